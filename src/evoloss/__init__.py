@@ -1,0 +1,60 @@
+"""evoloss discovers the loss function a model should be trained with."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evoloss.discovery.evaluate import evaluate
+    from evoloss.discovery.loop import resume, search
+    from evoloss.discovery.result import FoundLoss, Result
+    from evoloss.errors import UserError
+    from evoloss.lang.parse import parse
+    from evoloss.lang.zoo import loss as known_loss
+    from evoloss.tasks.custom import supervised
+    from evoloss.tasks.registry import load_task
+    from evoloss.tasks.task import Metric, Task, Training
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "FoundLoss": "evoloss.discovery.result:FoundLoss",
+    "Metric": "evoloss.tasks.task:Metric",
+    "Result": "evoloss.discovery.result:Result",
+    "Task": "evoloss.tasks.task:Task",
+    "Training": "evoloss.tasks.task:Training",
+    "UserError": "evoloss.errors:UserError",
+    "evaluate": "evoloss.discovery.evaluate:evaluate",
+    "known_loss": "evoloss.lang.zoo:loss",
+    "load_task": "evoloss.tasks.registry:load_task",
+    "parse": "evoloss.lang.parse:parse",
+    "resume": "evoloss.discovery.loop:resume",
+    "search": "evoloss.discovery.loop:search",
+    "supervised": "evoloss.tasks.custom:supervised",
+}
+
+__all__ = [
+    "FoundLoss",
+    "Metric",
+    "Result",
+    "Task",
+    "Training",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "known_loss",
+    "load_task",
+    "parse",
+    "resume",
+    "search",
+    "supervised",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported on first use: torch alone takes longer than `--help` may."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'evoloss' has no attribute '{name}'")
+    module, _, attribute = _HOME[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

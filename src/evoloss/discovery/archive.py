@@ -1,0 +1,108 @@
+"""Everything a search has seen: who is a duplicate of whom, who is best, the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from evoloss.lang.canonical import canonical_text
+from evoloss.lang.expr import Expr, complexity
+from evoloss.lang.fingerprint import gradient_fingerprint
+from evoloss.lang.text import to_text
+from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.settings import Settings
+
+
+class Archive:
+    """Grows by whole generations; rebuilt from the stored history on resume."""
+
+    def __init__(self, settings: Settings, output: str) -> None:
+        self.settings = settings
+        self.output = output
+        self.history: list[Candidate] = []
+        self._by_form: dict[str, int] = {}
+        self._by_untuned_gradient: dict[str, int] = {}
+        self._by_tuned_gradient: dict[str, int] = {}
+
+    def form(self, expr: Expr) -> str:
+        """What makes two expressions duplicates: equal canonical form, or only equal text."""
+        return canonical_text(expr) if self.settings.canonical else to_text(expr)
+
+    def duplicate_of(self, form: str) -> int | None:
+        """The id of the first candidate of a form."""
+        return self._by_form.get(form)
+
+    def untuned_equivalent_of(self, expr: Expr) -> int | None:
+        """The id of the first candidate with the gradients of this unweighted expression."""
+        return self._equivalent(self._by_untuned_gradient, expr)
+
+    def tuned_equivalent_of(self, loss: Expr) -> int | None:
+        """The id of the first candidate whose tuned loss has the gradients of this one."""
+        return self._equivalent(self._by_tuned_gradient, loss)
+
+    def _equivalent(self, seen: dict[str, int], loss: Expr) -> int | None:
+        if not self.settings.equivalence:
+            return None
+        fingerprint = gradient_fingerprint(loss, self.output)
+        return None if fingerprint is None else seen.get(fingerprint)
+
+    def extend(self, candidates: Iterable[Candidate]) -> None:
+        """Takes a finished generation in."""
+        for candidate in candidates:
+            self.history.append(candidate)
+            self._by_form.setdefault(candidate.canonical, candidate.id)
+            if candidate.same_as is None and self.settings.equivalence:
+                for seen, loss in (
+                    (self._by_untuned_gradient, candidate.expression),
+                    (self._by_tuned_gradient, candidate.loss),
+                ):
+                    if fingerprint := gradient_fingerprint(loss, self.output):
+                        seen.setdefault(fingerprint, candidate.id)
+
+    def original(self, candidate: Candidate) -> Candidate:
+        """The candidate whose trainings gave this one its result."""
+        while candidate.same_as is not None:
+            candidate = self.history[candidate.same_as]
+        return candidate
+
+    @property
+    def scored(self) -> list[Candidate]:
+        """Those trained to the full budget, each once, best first."""
+        return sorted(
+            (each for each in self.history if each.fate is Fate.SCORED),
+            key=lambda each: (each.error, complexity(each.expression), each.id),
+        )
+
+    @property
+    def best(self) -> Candidate | None:
+        """The lowest error; of equals the simplest."""
+        return min(
+            (each for each in self.history if each.fate is Fate.SCORED),
+            key=lambda each: (each.error, complexity(each.expression), each.id),
+            default=None,
+        )
+
+    def standing(self, generation: Sequence[Candidate]) -> dict[int, float | None]:
+        """Ranks for selection by id: full scores first, then who left the race late and low."""
+        originals = {each.id: self.original(each) for each in generation}
+        able = [each for each in generation if originals[each.id].error is not None]
+
+        def key(candidate: Candidate) -> tuple[bool, int, float, int]:
+            found = originals[candidate.id]
+            raced = found.fate is Fate.RACED_OUT
+            return (raced, -found.steps if raced else 0, found.error or 0.0, candidate.id)
+
+        ranks = {each.id: float(rank) for rank, each in enumerate(sorted(able, key=key))}
+        return {each.id: ranks.get(each.id) for each in generation}
+
+
+def pareto(errors: Sequence[tuple[Candidate, float]]) -> list[Candidate]:
+    """Those that no other beats in both error and complexity, simplest first."""
+    front: list[Candidate] = []
+    lowest = float("inf")
+    for candidate, error in sorted(
+        errors, key=lambda pair: (complexity(pair[0].expression), pair[1], pair[0].id)
+    ):
+        if error < lowest:
+            front.append(candidate)
+            lowest = error
+    return front

@@ -1,0 +1,263 @@
+"""The loop: ask the proposer, run the stages, archive and store, until the budget is spent."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evoloss.errors import UserError
+from evoloss.lang.expr import complexity
+from evoloss.propose.gp import GPSettings, Individual, Proposal, initial, offspring
+from evoloss.discovery.archive import Archive, pareto
+from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.fitness import fitness
+from evoloss.discovery.progress import Observer, Progress
+from evoloss.discovery.randomness import Purpose, stream
+from evoloss.discovery.result import Budget, FoundLoss, Result
+from evoloss.discovery.settings import Settings, preset
+from evoloss.discovery.stages import Generation
+from evoloss.discovery.workbench import Workbench
+from evoloss.store import Store
+from evoloss.tasks.registry import load_task
+from evoloss.tasks.task import Task, check_network
+
+FINAL_SEEDS = 5
+"""On how many other initialisations the finalists are scored."""
+
+
+def search(
+    task: Task | str,
+    *,
+    out: Path | str | None = None,
+    observer: Observer | None = None,
+    preset: str = "fast",
+    **settings: Any,
+) -> Result:
+    """Discovers a loss for a task.
+
+    task: a Task, or what `load_task` takes. out: directory of a new run; None keeps nothing.
+    observer: told of the progress. preset and settings: see `Settings`, such as seed=0,
+    population=25, generations=50.
+    Raises: UserError for a task, setting or directory that will not do, or if no candidate
+    could be scored.
+    """
+    chosen = _settings(preset, settings)
+    if isinstance(task, str):
+        task = load_task(task)
+    check_network(task)
+    bench = Workbench(task, chosen)
+    store = None
+    if out is not None:
+        about = {"task": task.name, "network": task.network_name, "metric": task.metric.name,
+                 "output": task.output, "usual_loss": task.usual_loss,
+                 "higher_is_better": task.metric.higher_is_better,
+                 "stacking": bench.stacking}  # fmt: skip
+        store = Store.create(
+            Path(out), task=task.source, settings=chosen.to_json(), about=about
+        )
+    return _Run(bench, store, observer).go()
+
+
+def resume(
+    run: Path | str, *, task: Task | None = None, observer: Observer | None = None
+) -> Result:
+    """Continues a run that was broken off; its history becomes what it would have been.
+
+    task: needed only for a run whose task lived in memory.
+    """
+    store = Store.open(Path(run), write=True)
+    if task is None:
+        if store.task is None:
+            store.close()
+            raise UserError(
+                f"run {run} was started from Python with a task in memory: "
+                "resume it with evoloss.resume(run, task=…)"
+            )
+        task = load_task(**store.task)
+    settings = Settings.from_json(store.settings)
+    for name, value in (("task", task.name), ("network", task.network_name)):
+        if store.about[name] != value:
+            store.close()
+            raise UserError(
+                f"run {run} is for {name} '{store.about[name]}', not '{value}': "
+                "resume it with the task it was started with"
+            )
+    return _Run(Workbench(task, settings, store.about["stacking"]), store, observer).go()
+
+
+def _settings(name: str, changes: Mapping[str, Any]) -> Settings:
+    known = set(Settings.__dataclass_fields__)
+    for each in changes:
+        if each not in known:
+            raise UserError(f"unknown setting '{each}': known are {', '.join(sorted(known))}")
+    return preset(name, **changes)
+
+
+class _Run:
+    """One search at work: the workbench, the archive, where it is stored and who watches."""
+
+    def __init__(self, bench: Workbench, store: Store | None, observer: Observer | None) -> None:
+        self.bench = bench
+        self.settings = bench.settings
+        self.store = store
+        self.observer = observer
+        self.archive = Archive(self.settings, bench.task.output)
+        self.seconds: dict[str, float] = {}
+        self.generation = 0
+        if store is not None:
+            self.archive.extend(store.candidates())
+            self.seconds = store.seconds()
+            self.generation = store.generations
+        self.began_at = self.generation
+        self.started = time.perf_counter()
+
+    def go(self) -> Result:
+        try:
+            while self.generation < self.settings.generations:
+                self._one_generation()
+            return self._finish()
+        finally:
+            if self.store is not None:
+                self.store.close()
+
+    def _one_generation(self) -> None:
+        generation = Generation(
+            self.bench, self.archive, self.generation, self._propose(), self._report
+        )
+        candidates = generation.run()
+        if self.store is not None:
+            self.store.commit(self.generation, candidates, generation.seconds)
+        self.archive.extend(candidates)
+        for stage, seconds in generation.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self.generation += 1
+        self._report("saved", 0.0)
+
+    def _propose(self) -> Sequence[Proposal]:
+        settings = self.settings
+        gp = GPSettings(
+            population=settings.population, parsimony=settings.parsimony, retries=settings.retries
+        )
+        seed, number = settings.seed, self.generation
+
+        def avoid(expr: Any) -> bool:
+            return self.archive.duplicate_of(self.archive.form(expr)) is not None
+
+        def random(index: int) -> Any:
+            return stream(seed, Purpose.PROPOSAL, number, index)
+
+        if number == 0:
+            return initial(gp, random, avoid)
+        last = self.archive.history[-settings.population :]
+        standing = self.archive.standing(last)
+        people = [Individual(each.id, each.expression, standing[each.id]) for each in last]
+        return offspring(gp, people, random, avoid)
+
+    def _finish(self) -> Result:
+        outcome = self.store.outcome if self.store is not None else None
+        if outcome is None:
+            outcome = self._outcome()
+            if self.store is not None:
+                self.store.finish(outcome)
+        by_id = {each.id: each for each in self.archive.history}
+        errors = {int(id): error for id, error in outcome["errors"].items()}
+        found = {
+            id: FoundLoss(by_id[id], errors[id], self.bench.task.output)
+            for id in (outcome["best"], *outcome["front"])
+        }
+        return Result(
+            best=found[outcome["best"]],
+            front=tuple(found[id] for id in outcome["front"]),
+            history=tuple(self.archive.history),
+            budget=self._budget(),
+            run=self.store.directory if self.store is not None else None,
+        )
+
+    def _outcome(self) -> dict[str, Any]:
+        """The best and the front, by id, with the errors that put them there."""
+        scored = self.archive.scored
+        if not scored:
+            raise UserError(
+                f"none of {len(self.archive.history)} candidates could be trained "
+                f"({_fates(self.archive.history)}): try more generations, a larger population, "
+                "or a smaller learning rate of the base network"
+            )
+        pairs = [(each, float(each.error or 0.0)) for each in scored]
+        if self.settings.finalists:
+            self._report("finalists", 0.0)
+            start = time.perf_counter()
+            pairs = self._score_finalists(pairs)
+            self.seconds["finalists"] = time.perf_counter() - start
+        best = min(pairs, key=lambda pair: (pair[1], complexity(pair[0].expression), pair[0].id))
+        front = pareto(pairs)
+        return {
+            "best": best[0].id,
+            "front": [each.id for each in front],
+            "errors": {str(each.id): error for each, error in pairs},
+            "finalists_seconds": self.seconds.get("finalists", 0.0),
+        }
+
+    def _score_finalists(
+        self, pairs: Sequence[tuple[Candidate, float]]
+    ) -> list[tuple[Candidate, float]]:
+        """The best and the front again, on initialisations that selection has not seen.
+
+        The lowest of a thousand scores is low by luck too; the mean over fresh seeds is not.
+        """
+        chosen = {each.id: each for each, _ in pairs[: self.settings.finalists]}
+        chosen |= {each.id: each for each in pareto(pairs)}
+        finalists = list(chosen.values())
+        with self.bench.threads():
+            scores = fitness(
+                self.bench,
+                [each.loss for each in finalists],
+                self.bench.final_trials(FINAL_SEEDS),
+                racing=False,
+            )
+        means = [
+            (each, score.error)
+            for each, score in zip(finalists, scores, strict=True)
+            if math.isfinite(score.error)
+        ]
+        return means or [(each, float(each.error or 0.0)) for each in finalists]
+
+    def _budget(self) -> Budget:
+        history = self.archive.history
+        return Budget(
+            candidates=len(history),
+            evaluated=sum(each.fate in (Fate.SCORED, Fate.RACED_OUT) for each in history),
+            steps=sum(each.steps for each in history),
+            seconds=dict(self.seconds),
+        )
+
+    def _report(self, stage: str, share: float) -> None:
+        if self.observer is None:
+            return
+        settings, history = self.settings, self.archive.history
+        best, seconds = self.archive.best, time.perf_counter() - self.started
+        finished = self.generation - self.began_at
+        left = settings.generations - self.generation
+        self.observer(
+            Progress(
+                generation=min(self.generation + (stage != "saved"), settings.generations),
+                generations=settings.generations,
+                stage=stage,
+                best=best,
+                best_shown=None if best is None or best.error is None
+                else self.bench.task.metric.shown(best.error),
+                fates=Counter(each.fate for each in history),
+                candidates=len(history),
+                per_second=finished * settings.population / seconds if finished else 0.0,
+                seconds=seconds,
+                seconds_left=seconds / finished * left if finished else None,
+            )
+        )  # fmt: skip
+
+
+def _fates(history: Sequence[Candidate]) -> str:
+    counts = Counter(each.fate for each in history)
+    return ", ".join(f"{count} {fate}" for fate, count in counts.most_common())

@@ -1,0 +1,176 @@
+"""The way of one generation from proposals to results: each stage keeps some and says why not.
+
+Duplicates → untuned equivalence → untuned rejection → tuning → rejection → tuned equivalence →
+fitness. The paper preset leaves all but duplicates (by text), tuning, rejection and fitness out.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from evoloss.lang.expr import Expr
+from evoloss.propose.gp import Proposal
+from evoloss.discovery.archive import Archive
+from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.fitness import fitness
+from evoloss.discovery.rejection import faults
+from evoloss.discovery.tuning import tune
+from evoloss.discovery.workbench import Workbench
+
+Report = Callable[[str, float], None]
+"""Told which stage is at work, and what share of it is done."""
+
+
+class Generation:
+    """The candidates of one generation on their way through the stages.
+
+    pending: indices of those still in the run; seconds: wall time by stage.
+    """
+
+    def __init__(
+        self, bench: Workbench, archive: Archive, number: int, proposals: Sequence[Proposal],
+        report: Report,
+    ) -> None:  # fmt: skip
+        self.bench = bench
+        self.archive = archive
+        self.report = report
+        self.seconds: dict[str, float] = {}
+        self.first_id = number * bench.settings.population
+        self.candidates = [
+            Candidate(
+                id=self.first_id + index,
+                generation=number,
+                index=index,
+                operator=proposal.operator,
+                parents=proposal.parents,
+                expression=proposal.expression,
+                canonical=archive.form(proposal.expression),
+            )
+            for index, proposal in enumerate(proposals)
+        ]
+        self.pending = list(range(len(self.candidates)))
+
+    def run(self) -> tuple[Candidate, ...]:
+        """All stages in order; returns the finished candidates."""
+        settings = self.bench.settings
+        with self.bench.threads():
+            with self._stage("screening"):
+                self._drop_duplicates()
+                self._drop_equivalent(self.archive.untuned_equivalent_of)
+            if settings.reject_first:
+                with self._stage("rejection"):
+                    self._reject()
+            if settings.local_search != "none":
+                with self._stage("tuning"):
+                    self._tune()
+            if settings.local_search != "none" or not settings.reject_first:
+                with self._stage("rejection"):
+                    self._reject()
+            with self._stage("screening"):
+                self._drop_equivalent(self.archive.tuned_equivalent_of)
+            with self._stage("training"):
+                self._score()
+        self._take_over()
+        return tuple(self.candidates)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        self.report(name, 0.0)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def _losses(self) -> list[Expr]:
+        return [self.candidates[index].loss for index in self.pending]
+
+    def _change(self, index: int, **changes: Any) -> None:
+        self.candidates[index] = replace(self.candidates[index], **changes)
+
+    def _drop(self, index: int, fate: Fate, reason: str, **changes: Any) -> None:
+        self._change(index, fate=fate, reason=reason, **changes)
+        self.pending.remove(index)
+
+    def _drop_duplicates(self) -> None:
+        """Equal forms, in earlier generations or earlier in this one, share one result."""
+        here: dict[str, int] = {}
+        for index in list(self.pending):
+            candidate = self.candidates[index]
+            seen = self.archive.duplicate_of(candidate.canonical)
+            if seen is None:
+                seen = here.setdefault(candidate.canonical, candidate.id)
+            if seen != candidate.id:
+                self._drop(index, Fate.DUPLICATE, f"same form as #{seen}", same_as=seen)
+
+    def _drop_equivalent(self, find: Callable[[Expr], int | None]) -> None:
+        """Losses with the gradients of an earlier generation's train to the same weights."""
+        for index in list(self.pending):
+            seen = find(self.candidates[index].loss)
+            if seen is not None:
+                self._drop(index, Fate.EQUIVALENT, f"same gradients as #{seen}", same_as=seen)
+
+    def _reject(self) -> None:
+        if not self.pending:
+            return
+        for index, fault in zip(
+            list(self.pending), faults(self.bench, self._losses()), strict=True
+        ):
+            if fault is not None:
+                self._drop(index, Fate.REJECTED, fault)
+
+    def _tune(self) -> None:
+        if not self.pending:
+            return
+        expressions = [self.candidates[index].expression for index in self.pending]
+        settings = self.bench.settings
+        steps = settings.local_steps * settings.unroll
+        found = tune(self.bench, expressions, lambda share: self.report("tuning", share))
+        for index, phi in zip(list(self.pending), found, strict=True):
+            if all(math.isfinite(weight) for weight in phi):
+                self._change(index, phi=phi, steps=steps)
+            else:
+                self._drop(index, Fate.FAILED, "tuning its weights gave NaN", steps=steps)
+
+    def _score(self) -> None:
+        if not self.pending:
+            return
+        bench = self.bench
+        trials = bench.fitness_trials
+        scores = fitness(
+            bench, self._losses(), trials, bench.settings.racing,
+            lambda share: self.report("training", share),
+        )  # fmt: skip
+        metric = bench.task.metric
+        for index, score in zip(list(self.pending), scores, strict=True):
+            steps = self.candidates[index].steps + score.steps * len(trials)
+            shown = f"{metric.name} {metric.shown(score.error):.4g} after {score.steps} steps"
+            if not math.isfinite(score.error):
+                self._drop(index, Fate.FAILED, f"validation {shown}", steps=steps)
+            elif not score.finished:
+                why = f"validation {shown} is in the worse half"
+                self._drop(index, Fate.RACED_OUT, why, error=score.error, steps=steps)
+            else:
+                self._change(index, fate=Fate.SCORED, error=score.error, steps=steps)
+
+    def _take_over(self) -> None:
+        """Duplicates and equivalents get the result, and the weights, of their original."""
+        for index, candidate in enumerate(self.candidates):
+            original = candidate
+            while original.same_as is not None:
+                original = self._by_id(original.same_as)
+            if original is not candidate:
+                self._change(
+                    index,
+                    same_as=original.id,
+                    error=original.error,
+                    phi=original.phi if candidate.fate is Fate.DUPLICATE else None,
+                )
+
+    def _by_id(self, id: int) -> Candidate:
+        if id >= self.first_id:
+            return self.candidates[id - self.first_id]
+        return self.archive.history[id]

@@ -1,0 +1,153 @@
+"""A task made ready for a search: its stack of networks, its data, and every random draw by number.
+
+All candidates see the same initial weights and minibatches (common random numbers): scores differ
+by the loss alone, and the result of a candidate depends on the run's seed and on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evoloss.engine.optimisers import SGD
+from evoloss.engine.stack import Stack
+from evoloss.engine.stacking import choose, make_stack
+from evoloss.engine.training import InitialWeights, fresh_weights, minibatches
+from evoloss.lang.expr import Expr
+from evoloss.lang.parse import parse
+from evoloss.discovery.randomness import Purpose, stream, torch_seed
+from evoloss.discovery.settings import Settings
+from evoloss.tasks.task import Data, Task
+
+REJECTION_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One base training: data, initial weights (1, D) and minibatches (steps, B)."""
+
+    train: Data
+    held_out: Data
+    initial: Tensor
+    batches: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TuningStep:
+    """The data of one step of local search: K inner batches and a validation batch, by row."""
+
+    train: Data
+    validation: Data
+    inner_rows: NDArray[np.int64]
+    validation_rows: NDArray[np.int64]
+
+
+class Workbench:
+    """What the stages share. `stacking` is the choice of `choose`, or None to make it now."""
+
+    def __init__(
+        self, task: Task, settings: Settings, stacking: dict[str, str] | None = None
+    ) -> None:
+        self.task = task
+        self.settings = settings
+        module = task.network()
+        x = task.episodes.search(0).train.x[: task.training.batch]
+        self.stacking = stacking or choose(module, settings.stacking, settings.population, x)
+        self.stack: Stack = make_stack(module, self.stacking)
+        training = task.training
+        self.sgd = SGD(training.lr, training.momentum, training.nesterov, training.weight_decay)
+        self.usual: Expr = parse(task.usual_loss)
+
+    @property
+    def fitness_steps(self) -> int:
+        """Base training steps before the validation score."""
+        return self.settings.fitness_steps or self.task.training.steps
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """Within it, torch uses as many threads as were found best for this network."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(int(self.stacking["threads"]))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    @cached_property
+    def tuning(self) -> tuple[TuningStep, ...]:
+        """The steps of local search, the same for every candidate."""
+        steps, inner = self.settings.local_steps, self.settings.unroll
+        rng = stream(self.settings.seed, Purpose.TUNING_BATCHES)
+        episodes, batch = self.task.episodes, self.task.training.batch
+        if episodes.distinct == 1:
+            episode = episodes.search(0)
+            inner_rows = minibatches(len(episode.train), batch, steps * inner, rng)
+            rows = minibatches(len(episode.held_out), batch, steps, rng)
+            return tuple(
+                TuningStep(
+                    episode.train,
+                    episode.held_out,
+                    inner_rows[step * inner : (step + 1) * inner],
+                    rows[step],
+                )
+                for step in range(steps)
+            )
+        found = []
+        for index in rng.integers(episodes.distinct, size=steps):
+            episode = episodes.search(int(index))
+            inner_rows = minibatches(len(episode.train), batch, inner, rng)
+            rows = minibatches(len(episode.held_out), batch, 1, rng)[0]
+            found.append(TuningStep(episode.train, episode.held_out, inner_rows, rows))
+        return tuple(found)
+
+    @cached_property
+    def tuning_weights(self) -> InitialWeights:
+        """A fresh base network for every step of local search."""
+        return InitialWeights(
+            [
+                torch_seed(self.settings.seed, Purpose.INITIAL_WEIGHTS, step)
+                for step in range(self.settings.local_steps)
+            ],
+            self.task.network,
+        )
+
+    @cached_property
+    def fitness_trials(self) -> tuple[Trial, ...]:
+        """The base trainings that one fitness averages over."""
+        count = self.settings.fitness_seeds * self.task.episodes_per_fitness
+        return tuple(self.trial(Purpose.FITNESS_BATCHES, n) for n in range(count))
+
+    def final_trials(self, seeds: int) -> tuple[Trial, ...]:
+        """Other base trainings, for scoring the finalists without the luck of selection."""
+        count = seeds * self.task.episodes_per_fitness
+        return tuple(self.trial(Purpose.FINALISTS, n) for n in range(count))
+
+    def trial(self, purpose: Purpose, number: int) -> Trial:
+        """The base training of a number: an episode, initial weights and minibatches."""
+        seed, episodes = self.settings.seed, self.task.episodes
+        rng = stream(seed, purpose, number)
+        index = int(rng.integers(episodes.distinct))
+        episode = episodes.search(index)
+        return Trial(
+            episode.train,
+            episode.held_out,
+            fresh_weights(self.task.network, torch_seed(seed, purpose, number)),
+            minibatches(len(episode.train), self.task.training.batch, self.fitness_steps, rng),
+        )
+
+    @cached_property
+    def rejection_start(self) -> tuple[Tensor, Tensor]:
+        """Raw outputs (R, C) of a fresh network on some training inputs, and their targets."""
+        rng = stream(self.settings.seed, Purpose.REJECTION)
+        train = self.task.episodes.search(0).train
+        rows = torch.from_numpy(rng.permutation(len(train))[:REJECTION_ROWS])
+        seed = torch_seed(self.settings.seed, Purpose.REJECTION)
+        raw = self.stack.predict(fresh_weights(self.task.network, seed), train.x[rows])[0]
+        return raw.double(), train.y[rows].double()

@@ -1,0 +1,268 @@
+"""Writes the Numba kernels' inner loops as Python source, one branch per row of the operator table.
+
+The generated module works on one block of m elements of one program. Its functions:
+
+- `forward`: V[k] = value of node k;
+- `gradient`: A[k] = ∂(Σ root)/∂V[k], where the prediction reaches; fills g;
+- `backward`: the same for every node, with the weights' gradient;
+- `tangent`: D[k] = derivative of V[k] along a direction w in the prediction and z in the weights;
+- `backward_tangent`: the gradient of Σ D[root] by reverse mode over both passes, which is a
+  Hessian-vector product of the loss (Pearlmutter 1994) without a second graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from evoloss.engine.program import CONSTANT, FIRST_OPCODE, PREDICTION, TARGET
+from evoloss.lang.ops import ELEMENTWISE, OPERANDS, Operator, scalar_source
+
+_HEADER = f'''"""Generated from evoloss's operator table; do not edit."""
+
+from math import exp, log, log1p, sqrt, tanh
+
+from evoloss.engine.compiled import compiled
+
+TARGET, PREDICTION, CONSTANT, FIRST = {TARGET}, {PREDICTION}, {CONSTANT}, {FIRST_OPCODE}
+
+
+@compiled
+def sign(x):
+    return 1.0 if x > 0.0 else (-1.0 if x < 0.0 else x * 0.0)
+
+
+@compiled
+def minimum(x, y):
+    return x if x < y or x != x else y
+
+
+@compiled
+def maximum(x, y):
+    return x if x > y or x != x else y
+
+
+@compiled
+def sigmoid(x):
+    return 1.0 / (1.0 + exp(-x)) if x >= 0.0 else exp(x) / (1.0 + exp(x))
+
+
+@compiled
+def softplus(x):
+    return maximum(x, 0.0) + log1p(exp(-abs(x)))
+
+
+@compiled
+def weight(phi, slot):
+    return 1.0 if slot < 0 else phi[slot]
+'''
+
+_FORWARD = '''
+
+@compiled
+def forward(code, operands, slots, constant, lo, hi, phi, y, f, V, m):
+    """Values of every node; returns the sum of the root's."""
+    for i in range(lo, hi):
+        op = code[i]
+        v_ = V[i - lo]
+        if op == TARGET:
+            for e in range(m):
+                v_[e] = y[e]
+        elif op == PREDICTION:
+            for e in range(m):
+                v_[e] = f[e]
+        elif op == CONSTANT:
+            for e in range(m):
+                v_[e] = constant[i]
+{branches}
+    total = 0.0
+    root = V[hi - lo - 1]
+    for e in range(m):
+        total += root[e]
+    return total
+'''
+
+_GRADIENT = '''
+
+@compiled
+def gradient(code, operands, slots, live, lo, hi, phi, V, A, g, m):
+    """Writes the prediction's gradient to g; skips what does not depend on the prediction."""
+    for e in range(m):
+        A[hi - lo - 1, e] = 1.0
+        g[e] = 0.0
+    for i in range(hi - 1, lo - 1, -1):
+        if not live[i]:
+            continue
+        op = code[i]
+        v_ = V[i - lo]
+        a_ = A[i - lo]
+        if op == PREDICTION:
+            for e in range(m):
+                g[e] += a_[e]
+{branches}
+'''
+
+_BACKWARD = '''
+
+@compiled
+def backward(code, operands, slots, lo, hi, phi, V, A, g, gphi, m):
+    """Writes the prediction's gradient to g and adds the weights' to gphi."""
+    for e in range(m):
+        A[hi - lo - 1, e] = 1.0
+        g[e] = 0.0
+    for i in range(hi - 1, lo - 1, -1):
+        op = code[i]
+        v_ = V[i - lo]
+        a_ = A[i - lo]
+        if op == PREDICTION:
+            for e in range(m):
+                g[e] += a_[e]
+{branches}
+'''
+
+_TANGENT = '''
+
+@compiled
+def tangent(code, operands, slots, lo, hi, phi, z, w, V, D, m):
+    """Derivatives of every node along w in the prediction and z in the weights."""
+    for i in range(lo, hi):
+        op = code[i]
+        v_ = V[i - lo]
+        d_ = D[i - lo]
+        if op == PREDICTION:
+            for e in range(m):
+                d_[e] = w[e]
+        elif op < FIRST:
+            for e in range(m):
+                d_[e] = 0.0
+{branches}
+'''
+
+_BACKWARD_TANGENT = '''
+
+@compiled
+def backward_tangent(code, operands, slots, lo, hi, phi, z, V, D, A, B, h, hphi, m):
+    """Gradient of the root's derivative: writes h, adds to hphi. A: adjoints of V, B: of D."""
+    for e in range(m):
+        A[hi - lo - 1, e] = 0.0
+        B[hi - lo - 1, e] = 1.0
+        h[e] = 0.0
+    for i in range(hi - 1, lo - 1, -1):
+        op = code[i]
+        v_ = V[i - lo]
+        a_ = A[i - lo]
+        b_ = B[i - lo]
+        if op == PREDICTION:
+            for e in range(m):
+                h[e] += a_[e]
+{branches}
+'''
+
+Body = Callable[[Operator], list[str]]
+"""The statements for one element, given the row of an operator."""
+
+
+def source() -> str:
+    """The text of the generated module."""
+    return "".join(
+        [
+            _HEADER,
+            _FORWARD.format(branches=_branches(_forward, "V")),
+            _GRADIENT.format(branches=_branches(_gradient, "VA")),
+            _BACKWARD.format(branches=_branches(_backward, "VA", sums="gphi")),
+            _TANGENT.format(branches=_branches(_tangent, "VD", directions=True)),
+            _BACKWARD_TANGENT.format(
+                branches=_branches(_backward_tangent, "VDAB", sums="hphi", directions=True)
+            ),
+        ]
+    )
+
+
+def _branches(body: Body, arrays: str, sums: str = "", directions: bool = False) -> str:
+    """One `elif` per operator: its operands' rows of the arrays, then a loop over the elements.
+
+    sums: the array that takes the weights' sums s{x}; directions: whether z{x} is needed.
+    """
+    lines = []
+    for index, row in enumerate(ELEMENTWISE):
+        lines.append(f"elif op == {FIRST_OPCODE + index}:  # {row.name}")
+        for position, x in enumerate(OPERANDS[: row.arity]):
+            slot = f"slots[i, {position}]"
+            lines += [f"    {name}{x} = {name}[operands[i, {position}]]" for name in arrays]
+            lines.append(f"    w{x} = weight(phi, {slot})")
+            lines += [f"    z{x} = 0.0 if {slot} < 0 else z[{slot}]"] * directions
+            lines += [f"    s{x} = 0.0"] * bool(sums)
+        lines.append("    for e in range(m):")
+        lines += [f"        {statement}" for statement in body(row)]
+        for position, x in enumerate(OPERANDS[: row.arity] if sums else ""):
+            lines.append(f"    if slots[i, {position}] >= 0:")
+            lines.append(f"        {sums}[slots[i, {position}]] += s{x}")
+    return "\n".join(" " * 8 + line for line in lines)
+
+
+def _load(row: Operator) -> list[str]:
+    """The weighted operands a, b, c; as in the table's texts."""
+    return [f"{x} = w{x} * V{x}[e]" for x in OPERANDS[: row.arity]]
+
+
+def _load_directions(row: Operator) -> list[str]:
+    """Their derivatives along the direction: w · dV + dw · V."""
+    return [f"d{x} = w{x} * D{x}[e] + z{x} * V{x}[e]" for x in OPERANDS[: row.arity]]
+
+
+def _firsts(row: Operator) -> list[tuple[str, str]]:
+    return [(x, scalar_source(text)) for x, text in zip(OPERANDS, row.first, strict=False)]
+
+
+def _forward(row: Operator) -> list[str]:
+    return [*_load(row), f"v_[e] = {scalar_source(row.value)}"]
+
+
+def _gradient(row: Operator) -> list[str]:
+    return [
+        *_load(row),
+        "v = v_[e]",
+        *(f"A{x}[e] = w{x} * (a_[e] * ({text}))" for x, text in _firsts(row)),
+    ]
+
+
+def _backward(row: Operator) -> list[str]:
+    lines = [*_load(row), "v = v_[e]"]
+    for x, text in _firsts(row):
+        lines.append(f"u = a_[e] * ({text})")
+        lines.append(f"s{x} += u * V{x}[e]")
+        lines.append(f"A{x}[e] = w{x} * u")
+    return lines
+
+
+def _tangent(row: Operator) -> list[str]:
+    terms = [f"({text}) * d{x}" for x, text in _firsts(row) if text != "0.0"]
+    return [
+        *_load(row),
+        *_load_directions(row),
+        "v = v_[e]",
+        f"d_[e] = {' + '.join(terms) or '0.0'}",
+    ]
+
+
+def _backward_tangent(row: Operator) -> list[str]:
+    """With u = wV and t = wD + zV: ū = a·∂op + b·∂²op·t, t̄ = b·∂op, then back to V, D and w."""
+    lines = [*_load(row), *_load_directions(row), "v = v_[e]"]
+    for x, text in _firsts(row):
+        lines.append(f"first = {text}")
+        lines.append(f"u = {' + '.join(['a_[e] * first', *_curvature(row, x)])}")
+        lines.append("t = b_[e] * first")
+        lines.append(f"s{x} += u * V{x}[e] + t * D{x}[e]")
+        lines.append(f"A{x}[e] = w{x} * u + z{x} * t")
+        lines.append(f"B{x}[e] = w{x} * t")
+    return lines
+
+
+def _curvature(row: Operator, x: str) -> list[str]:
+    """b · Σ_k ∂²op/∂x∂k · t_k, for the second derivatives that are not zero."""
+    j = OPERANDS.index(x)
+    terms = [
+        f"({scalar_source(row.second[key])}) * d{OPERANDS[k]}"
+        for k in range(row.arity)
+        if (key := (min(j, k), max(j, k))) in row.second
+    ]
+    return [f"b_[e] * ({' + '.join(terms)})"] if terms else []

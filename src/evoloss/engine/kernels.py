@@ -1,0 +1,181 @@
+"""The compiled kernels over a whole population: value and gradient, curvature, rejection.
+
+Each walks its programs over blocks of elements that stay in cache, computes in double precision
+whatever the precision of its inputs, and releases Python's lock, so that halves of a population
+can run on two cores. The inner loops are generated (`codegen`).
+"""
+
+# Numba compiles these functions: their types are the arrays', not Python's.
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
+
+import numpy as np
+
+from evoloss.engine.compiled import blocks, compiled
+
+_blocks = blocks()
+forward, gradient, backward = _blocks.forward, _blocks.gradient, _blocks.backward
+tangent, backward_tangent = _blocks.tangent, _blocks.backward_tangent
+
+BLOCK = 256
+IDENTITY, SIGMOID, SOFTMAX = 0, 1, 2
+
+
+@compiled
+def gradients(code, operands, slots, constant, live, start, phi, F, Y, scale, G, first, last):
+    """G[p] = scale · ∂(Σ loss_p)/∂F[p] for p in [first, last); F has one row or one each."""
+    V, A, y, f, g = _workspace(start)
+    for p in range(first, last):
+        lo, hi = start[p], start[p + 1]
+        row = F[p if len(F) > 1 else 0]
+        for at in range(0, len(Y), BLOCK):
+            m = min(BLOCK, len(Y) - at)
+            for e in range(m):
+                y[e] = Y[at + e]
+                f[e] = row[at + e]
+            forward(code, operands, slots, constant, lo, hi, phi[p], y, f, V, m)
+            gradient(code, operands, slots, live, lo, hi, phi[p], V, A, g, m)
+            for e in range(m):
+                G[p, at + e] = scale * g[e]
+
+
+@compiled
+def values_and_gradients(
+    code, operands, slots, constant, start, phi, F, Y, scale, L, G, Gphi, first, last
+):
+    """L[p], its gradient G[p] in the prediction and Gphi[p] in the weights, times scale."""
+    V, A, y, f, g = _workspace(start)
+    for p in range(first, last):
+        lo, hi = start[p], start[p + 1]
+        row = F[p if len(F) > 1 else 0]
+        L[p] = 0.0
+        for at in range(0, len(Y), BLOCK):
+            m = min(BLOCK, len(Y) - at)
+            for e in range(m):
+                y[e] = Y[at + e]
+                f[e] = row[at + e]
+            L[p] += scale * forward(code, operands, slots, constant, lo, hi, phi[p], y, f, V, m)
+            backward(code, operands, slots, lo, hi, phi[p], V, A, g, Gphi[p], m)
+            for e in range(m):
+                G[p, at + e] = scale * g[e]
+        for n in range(Gphi.shape[1]):
+            Gphi[p, n] *= scale
+
+
+@compiled
+def curvature(
+    code, operands, slots, constant, start, phi, F, Y, scale, W, Z, H, Hphi, first, last
+):
+    """The Hessian of L[p] in (F, φ) times the direction (W[p], Z[p]): H[p] and Hphi[p]."""
+    V, A, y, f, g = _workspace(start)
+    D, B, w = np.empty_like(V), np.empty_like(V), np.empty_like(y)
+    for p in range(first, last):
+        lo, hi = start[p], start[p + 1]
+        row = F[p if len(F) > 1 else 0]
+        for at in range(0, len(Y), BLOCK):
+            m = min(BLOCK, len(Y) - at)
+            for e in range(m):
+                y[e] = Y[at + e]
+                f[e] = row[at + e]
+                w[e] = W[p, at + e]
+            forward(code, operands, slots, constant, lo, hi, phi[p], y, f, V, m)
+            tangent(code, operands, slots, lo, hi, phi[p], Z[p], w, V, D, m)
+            backward_tangent(
+                code, operands, slots, lo, hi, phi[p], Z[p], V, D, A, B, g, Hphi[p], m
+            )
+            for e in range(m):
+                H[p, at + e] = scale * g[e]
+        for n in range(Hphi.shape[1]):
+            Hphi[p, n] *= scale
+
+
+@compiled
+def minimise(
+    code, operands, slots, constant, live, start, phi, R0, Y, classes, output, steps, lr,
+    R, first, last,
+):  # fmt: skip
+    """Raw predictions R[p] after Adam on the loss itself, each prediction a free parameter.
+
+    R0: (M,) raw starting predictions, rows of `classes` numbers. The loss is a mean over rows
+    and Adam moves each number by its own gradient, so rows are independent of each other: all
+    steps of one block of rows run while it stays in cache.
+    """
+    rows = max(1, BLOCK // classes)
+    size = rows * classes
+    longest = 0
+    for p in range(len(start) - 1):
+        longest = max(longest, start[p + 1] - start[p])
+    V, A = np.empty((longest, size)), np.empty((longest, size))
+    f, g = np.empty(size), np.empty(size)
+    first_moment, second_moment = np.empty(size), np.empty(size)
+    scale = classes / len(Y)
+    for p in range(first, last):
+        lo, hi = start[p], start[p + 1]
+        for at in range(0, len(Y), size):
+            m = min(size, len(Y) - at)
+            y, r = Y[at : at + m], R[p, at : at + m]
+            r[:] = R0[at : at + m]
+            first_moment[:m] = 0.0
+            second_moment[:m] = 0.0
+            for step in range(1, steps + 1):
+                transform(r, f, classes, output, m)
+                forward(code, operands, slots, constant, lo, hi, phi[p], y, f, V, m)
+                gradient(code, operands, slots, live, lo, hi, phi[p], V, A, g, m)
+                pull_back(f, g, classes, output, m)
+                correct1 = 1.0 - 0.9**step
+                correct2 = 1.0 - 0.999**step
+                for e in range(m):
+                    slope = scale * g[e]
+                    first_moment[e] = 0.9 * first_moment[e] + 0.1 * slope
+                    second_moment[e] = 0.999 * second_moment[e] + 0.001 * slope * slope
+                    r[e] -= (
+                        lr
+                        * (first_moment[e] / correct1)
+                        / (np.sqrt(second_moment[e] / correct2) + 1e-8)
+                    )
+
+
+@compiled
+def transform(r, f, classes, output, m):
+    """f = the output transform of raw predictions r, rows of `classes` numbers."""
+    if output == SOFTMAX:
+        for at in range(0, m, classes):
+            top = r[at]
+            for e in range(at, at + classes):
+                top = max(top, r[e])
+            total = 0.0
+            for e in range(at, at + classes):
+                f[e] = np.exp(r[e] - top)
+                total += f[e]
+            for e in range(at, at + classes):
+                f[e] /= total
+    elif output == SIGMOID:
+        for e in range(m):
+            f[e] = 1.0 / (1.0 + np.exp(-r[e]))
+    else:
+        for e in range(m):
+            f[e] = r[e]
+
+
+@compiled
+def pull_back(f, g, classes, output, m):
+    """Turns the gradient g in the prediction f into the gradient in the raw prediction."""
+    if output == SOFTMAX:
+        for at in range(0, m, classes):
+            inner = 0.0
+            for e in range(at, at + classes):
+                inner += f[e] * g[e]
+            for e in range(at, at + classes):
+                g[e] = f[e] * (g[e] - inner)
+    elif output == SIGMOID:
+        for e in range(m):
+            g[e] *= f[e] * (1.0 - f[e])
+
+
+@compiled
+def _workspace(start):
+    """Rows for the values and adjoints of the longest program, and one block of each input."""
+    longest = 0
+    for p in range(len(start) - 1):
+        longest = max(longest, start[p + 1] - start[p])
+    V, A = np.empty((longest, BLOCK)), np.empty((longest, BLOCK))
+    return V, A, np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)

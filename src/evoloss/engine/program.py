@@ -1,0 +1,124 @@
+"""Loss expressions as flat programs: arrays of opcodes that the kernels walk.
+
+A program lists the nodes of a tree in post-order, the root last. Each edge may carry a weight,
+named by its slot in φ; slot −1 is a fixed weight of 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evoloss.lang.expr import Call, Const, Expr, Input, walk
+from evoloss.lang.ops import ELEMENTWISE
+
+Weights = Literal["edges", "constants", "none"]
+
+TARGET, PREDICTION, CONSTANT = 0, 1, 2
+FIRST_OPCODE = 3
+OPCODE = {row.name: FIRST_OPCODE + index for index, row in enumerate(ELEMENTWISE)}
+_INPUT = {"y": TARGET, "f": PREDICTION}
+
+
+@dataclass(frozen=True)
+class Programs:
+    """P programs end to end, with T nodes in all; everything the kernels read.
+
+    code: (T,) opcodes; operands: (T, 3) positions within the own program; slots: (T, 3) weight
+    of each operand or −1; constant: (T,) value of constant leaves; live: (T,) whether the node
+    depends on the prediction; start: (P + 1,) where each program begins; phi: (P, N) initial
+    weights, N the most that any has, 1 in the padding; weights: (P,) how many each has.
+    """
+
+    code: NDArray[np.int64]
+    operands: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    constant: NDArray[np.float64]
+    live: NDArray[np.bool_]
+    start: NDArray[np.int64]
+    phi: NDArray[np.float64]
+    weights: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    @property
+    def longest(self) -> int:
+        """Nodes of the longest program."""
+        return int(np.diff(self.start).max())
+
+
+class _Flattener:
+    """Collects the nodes of one expression in post-order."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self.phi: list[float] = []
+        self.rows: list[tuple[int, list[int], list[int], float, bool]] = []
+
+    def add(self, expr: Expr) -> int:
+        """Appends a subtree; returns the position of its root."""
+        match expr:
+            case Input(name):
+                row = (_INPUT[name], [0] * 3, [-1] * 3, 0.0, name == "f")
+            case Const(value):
+                row = (CONSTANT, [0] * 3, [-1] * 3, value, False)
+            case Call(op, args):
+                row = self._call(op, args)
+        self.rows.append(row)
+        return len(self.rows) - 1
+
+    def _call(
+        self, op: str, args: tuple[Expr, ...]
+    ) -> tuple[int, list[int], list[int], float, bool]:
+        operands, slots = [0] * 3, [-1] * 3
+        for index, arg in enumerate(args):
+            # The slot is taken before the subtree's: φ is numbered in pre-order.
+            if self.weights == "edges":
+                slots[index] = self._slot(1.0)
+            elif self.weights == "constants" and isinstance(arg, Const):
+                slots[index] = self._slot(arg.value)
+                arg = Const(1.0)
+            operands[index] = self.add(arg)
+        live = any(self.rows[operands[index]][4] for index in range(len(args)))
+        return OPCODE[op], operands, slots, 0.0, live
+
+    def _slot(self, value: float) -> int:
+        self.phi.append(value)
+        return len(self.phi) - 1
+
+
+def flatten(expressions: Sequence[Expr], weights: Weights = "edges") -> Programs:
+    """The programs of some expressions.
+
+    weights: what φ consists of: every `edges` (EvoMAL), the numeric `constants`, or `none`.
+    """
+    flat = []
+    for expr in expressions:
+        flattener = _Flattener(weights)
+        flattener.add(expr)
+        flat.append(flattener)
+    rows = [row for each in flat for row in each.rows]
+    width = max((len(each.phi) for each in flat), default=0)
+    phi = np.ones((len(flat), width))
+    for index, each in enumerate(flat):
+        phi[index, : len(each.phi)] = each.phi
+    return Programs(
+        code=np.array([row[0] for row in rows], dtype=np.int64),
+        operands=np.array([row[1] for row in rows], dtype=np.int64).reshape(-1, 3),
+        slots=np.array([row[2] for row in rows], dtype=np.int64).reshape(-1, 3),
+        constant=np.array([row[3] for row in rows], dtype=np.float64),
+        live=np.array([row[4] for row in rows], dtype=np.bool_),
+        start=np.cumsum([0, *(len(each.rows) for each in flat)], dtype=np.int64),
+        phi=phi,
+        weights=np.array([len(each.phi) for each in flat], dtype=np.int64),
+    )
+
+
+def fits(expr: Expr) -> bool:
+    """Whether the fused kernels know every operator of an expression."""
+    return all(node.op in OPCODE for node in walk(expr) if isinstance(node, Call))

@@ -1,0 +1,159 @@
+"""Chooses how the copies of a network are batched: by its structure, or by a short trial.
+
+Which way is fastest depends on the network and the machine: on two cores LeNet-5 trains fastest
+one copy after the other, while its Jacobian-vector product at shared weights is fastest in
+batches of a few. So each operation is timed for itself. The choice changes results in the last
+bits, hence it is kept per machine, and a run stores its own, so that equal seeds stay equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from evoloss.engine.compiled import cache_directory
+from evoloss.engine.dense import DenseStack, dense_layers
+from evoloss.engine.stack import LoopStack, Pullback, Stack, VmapStack, parameters
+from evoloss.errors import UserError
+
+WAYS = ("loop", "vmap:6", "vmap")
+OPERATIONS = ("train", "pull_shared", "push")
+_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class MixedStack:
+    """A stack that does each operation in its own way."""
+
+    train: Stack
+    pull_shared: Stack
+    push_shared: Stack
+
+    def forward(self, theta: Tensor, x: Tensor) -> Tensor:
+        return self.train.forward(theta, x)
+
+    def pull(self, theta: Tensor, x: Tensor) -> tuple[Tensor, Pullback]:
+        return (self.pull_shared if len(theta) == 1 else self.train).pull(theta, x)
+
+    def push(self, theta: Tensor, x: Tensor, along: Tensor) -> Tensor:
+        return self.push_shared.push(theta, x, along)
+
+    def predict(self, theta: Tensor, x: Tensor) -> Tensor:
+        return self.train.predict(theta, x)
+
+    def reseed(self, noise: int) -> None:
+        for stack in (self.train, self.pull_shared, self.push_shared):
+            stack.reseed(noise)
+
+
+def make_stack(module: nn.Module, choice: dict[str, str]) -> Stack:
+    """The stack of a choice, as `choose` returns it."""
+    if choice["train"] == "dense":
+        layers = dense_layers(module)
+        if layers is None:
+            raise UserError(
+                "stacking 'dense' wants a network of Linear and activation layers in a row: "
+                "use --stacking auto"
+            )
+        return DenseStack(module, layers)
+    ways = [choice[operation] for operation in OPERATIONS]
+    made = {way: _make(module, way) for way in ways}
+    return MixedStack(*(made[way] for way in ways))
+
+
+def choose(module: nn.Module, stacking: str, copies: int, x: Tensor) -> dict[str, str]:
+    """The way of each operation for so many copies on a minibatch x.
+
+    stacking: `auto`, or the way that is wanted for all of them.
+    """
+    if stacking == "auto" and dense_layers(module) is not None:
+        stacking = "dense"
+    if stacking != "auto":
+        choice = dict.fromkeys(OPERATIONS, stacking)
+        return {**choice, "threads": _threads(make_stack(module, choice), module, copies, x)}
+    path = _remembered(module, copies, x)
+    if path.exists():
+        remembered: dict[str, str] = json.loads(path.read_text())
+        return remembered
+    choice = _trial(module, copies, x)
+    choice["threads"] = _threads(make_stack(module, choice), module, copies, x)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(choice))
+    except OSError:
+        pass  # only repeatability over runs is lost, and only of the last bits
+    return choice
+
+
+def _make(module: nn.Module, way: str) -> Stack:
+    if way == "loop":
+        return LoopStack(module)
+    chunk = way.partition(":")[2]
+    return VmapStack(module, int(chunk) if chunk else None)
+
+
+def _trial(module: nn.Module, copies: int, x: Tensor) -> dict[str, str]:
+    """The fastest way of each operation; a way that the module does not allow is passed over."""
+    shared = parameters(module)[None]
+    own = shared.repeat(copies, 1)
+    seconds: dict[str, dict[str, float]] = {operation: {} for operation in OPERATIONS}
+    for way in WAYS:
+        stack = _make(module, way)
+        gradient = torch.ones(copies, *stack.predict(shared, x).shape[1:])
+        for operation, run in (
+            ("train", lambda s=stack, g=gradient: s.pull(own, x)[1](g)),
+            ("pull_shared", lambda s=stack, g=gradient: s.pull(shared, x)[1](g)),
+            ("push", lambda s=stack: s.push(shared, x, own)),
+        ):
+            try:
+                seconds[operation][way] = _seconds(run)
+            except RuntimeError:
+                continue
+    impossible = [operation for operation in OPERATIONS if not seconds[operation]]
+    if impossible:
+        raise UserError(
+            f"the network cannot be differentiated ({', '.join(impossible)} failed): "
+            "use differentiable torch operations, or --local-search none"
+        )
+    return {name: min(times, key=lambda way: times[way]) for name, times in seconds.items()}
+
+
+def _threads(stack: Stack, module: nn.Module, copies: int, x: Tensor) -> str:
+    """How many torch threads train the copies fastest: one, or as many as torch would take.
+
+    More threads must win clearly: they lose much when other programs want the cores.
+    """
+    theta, most = parameters(module).repeat(copies, 1), torch.get_num_threads()
+    gradient = torch.ones_like(stack.predict(theta, x))
+    seconds = {}
+    for count in (1, most):
+        torch.set_num_threads(count)
+        seconds[count] = _seconds(lambda: stack.pull(theta, x)[1](gradient))
+    torch.set_num_threads(most)
+    return str(most if seconds[most] < 0.8 * seconds[1] else 1)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    run()
+    times = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _remembered(module: nn.Module, copies: int, x: Tensor) -> Path:
+    """Where this machine's choice for such a network is kept."""
+    what = (repr(module), copies, tuple(x.shape), str(x.device), torch.__version__,
+            torch.get_num_threads(), os.cpu_count(), os.uname().machine)  # fmt: skip
+    name = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+    return cache_directory() / "stacking" / f"{name}.json"

@@ -1,0 +1,117 @@
+"""Base training: many networks side by side, each under its own loss, on the same minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from evoloss.engine.loss_population import LossPopulation
+from evoloss.engine.optimisers import SGD
+from evoloss.engine.outputs import pull_back, transform
+from evoloss.engine.stack import Stack, parameters
+
+_BANK_BYTES = 256 * 2**20
+_PREDICTED_ROWS = 2048
+
+
+class InitialWeights:
+    """Fresh weights of a base network by number; the same number gives the same weights.
+
+    Making a module costs more than training it for a step, so what fits in 256 MiB is kept.
+    """
+
+    def __init__(self, seeds: Sequence[int], network: Callable[[], nn.Module]) -> None:
+        self.seeds = seeds
+        self.network = network
+        self._kept: dict[int, Tensor] = {}
+
+    def __getitem__(self, number: int) -> Tensor:
+        """(1, D) weights."""
+        if number not in self._kept:
+            row = fresh_weights(self.network, self.seeds[number])
+            if row.numel() * row.element_size() * (len(self._kept) + 1) > _BANK_BYTES:
+                return row
+            self._kept[number] = row
+        return self._kept[number]
+
+
+def fresh_weights(network: Callable[[], nn.Module], seed: int) -> Tensor:
+    """(1, D) weights of a new network; torch's global generator is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return parameters(network())[None]
+
+
+def minibatches(rows: int, batch: int, steps: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """(steps, min(batch, rows)) row numbers: one shuffled pass after another.
+
+    What is left over at the end of a pass is dropped, so that all batches are of one size.
+    """
+    batch = min(batch, rows)
+    a_pass = rows // batch
+    order = [
+        rng.permutation(rows)[: a_pass * batch].reshape(a_pass, batch)
+        for _ in range(-(-steps // a_pass))
+    ]
+    return np.concatenate(order)[:steps]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Where a stack of base trainings stands. theta, velocity: (P, D)."""
+
+    theta: Tensor
+    velocity: Tensor
+
+    @classmethod
+    def start(cls, initial: Tensor, copies: int) -> Trained:
+        """All copies at the same initial weights (1, D)."""
+        theta = initial.repeat(copies, 1)
+        return cls(theta, torch.zeros_like(theta))
+
+    def select(self, rows: Sequence[int]) -> Trained:
+        """Only some of the copies."""
+        return Trained(self.theta[list(rows)], self.velocity[list(rows)])
+
+
+def train(
+    state: Trained,
+    stack: Stack,
+    losses: LossPopulation,
+    phi: Tensor,
+    x: Tensor,
+    y: Tensor,
+    batches: NDArray[np.int64],
+    output: str,
+    sgd: SGD,
+) -> Trained:
+    """The state after one step of SGD for each row of batches.
+
+    x: (N, …), y: (N, C) the training split; batches: (steps, B) row numbers into it.
+    """
+    theta, velocity = state.theta.clone(), state.velocity.clone()
+    for step, rows in enumerate(torch.from_numpy(batches)):
+        inputs, targets = x[rows], y[rows]
+        stack.reseed(step)
+        raw, pullback = stack.pull(theta, inputs)
+        f = transform(raw, output)
+        slope = pull_back(f, losses.gradient(f, targets, phi), output)
+        sgd.update_(theta, pullback(slope), velocity)
+    return Trained(theta, velocity)
+
+
+def predict(stack: Stack, theta: Tensor, x: Tensor, output: str) -> Tensor:
+    """(P, N, C) predictions f in evaluation mode, without a graph."""
+    parts = [
+        transform(stack.predict(theta, x[at : at + _PREDICTED_ROWS]), output)
+        for at in range(0, len(x), _PREDICTED_ROWS)
+    ]
+    return torch.cat(parts, dim=1)
+
+
+

@@ -1,0 +1,78 @@
+"""Writes a loss as a sympy expression, from the texts of the operator table."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import sympy
+from sympy.printing.str import StrPrinter
+
+from evoloss.lang.evaluate import evaluate, table_function
+from evoloss.lang.expr import Expr, inputs_of
+from evoloss.lang.ops import OPERATORS, Kind
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "abs": sympy.Abs, "sign": sympy.sign, "sqrt": sympy.sqrt, "exp": sympy.exp,
+    "log": sympy.log, "tanh": sympy.tanh, "minimum": sympy.Min, "maximum": sympy.Max,
+    "sigmoid": lambda a: 1 / (1 + sympy.exp(-a)),
+    "softplus": lambda a: sympy.Max(a, 0) + sympy.log(1 + sympy.exp(-sympy.Abs(a))),
+    "number": lambda value: _number(value),
+}  # fmt: skip
+
+
+def to_sympy(expr: Expr) -> Any:
+    """The loss as a sympy expression of real symbols with the names of the inputs.
+
+    Whole numbers become integers, other constants floats.
+    """
+    symbols = {name: sympy.Symbol(name, real=True) for name in inputs_of(expr)}
+    return evaluate(expr, symbols, _function, _number)
+
+
+def sympy_source(expr: Expr) -> str:
+    """Python text that defines the inputs as symbols and `loss` as the expression."""
+    text = _Printer().doprint(to_sympy(expr))
+    inputs = sorted(inputs_of(expr))
+    words = set(re.findall(r"\b[A-Za-z_]\w*", text)) - {*inputs, "True", "False"}
+    names = ", ".join(inputs)
+    return (
+        f"from sympy import {', '.join(sorted({*words, 'symbols'}, key=str.lower))}\n\n"
+        f'{names} = symbols("{" ".join(inputs)}", real=True)\n'
+        f"loss = {text}\n"
+    )
+
+
+class _Printer(StrPrinter):  # type: ignore[misc]
+    """sympy's text, with floats to the last digit."""
+
+    def _print_Float(self, expr: Any) -> str:
+        return repr(float(expr))
+
+
+def _number(value: float) -> Any:
+    return sympy.Integer(int(value)) if value == int(value) else sympy.Float(value)
+
+
+class _Numbers(ast.NodeTransformer):
+    """Makes sympy numbers of the numbers in a text."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        return ast.Call(ast.Name("number", ast.Load()), [node], [])
+
+
+@cache
+def _function(op: str) -> Callable[..., Any]:
+    row = OPERATORS[op]
+    if row.kind is Kind.COMPARISON:
+        return sympy.Lt if row.infix == "<" else sympy.Gt
+    if row.kind is Kind.SELECTION:
+        return lambda mask, yes, no: sympy.Piecewise((yes, mask), (no, True))
+    if row.kind is Kind.REDUCTION:
+        reduction: Callable[..., Any] = sympy.Function(op)
+        return reduction
+    tree = ast.fix_missing_locations(_Numbers().visit(ast.parse(row.value, mode="eval")))
+    return table_function(ast.unparse(tree), row.arity, _FUNCTIONS)

@@ -1,0 +1,54 @@
+"""The types of loss expressions, and the signatures that say which inputs a loss may use."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Type(StrEnum):
+    """What a node of an expression evaluates to."""
+
+    VECTOR = "vector"  # one number per element (supervised) or per sequence (unlearning)
+    SCALAR = "scalar"  # one number per batch; broadcasts against vectors and masks
+    MASK = "mask"  # 0 or 1 per element; has no gradient
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs of a family of losses, the ones a loss must use, and the type it must return.
+
+    reductions: whether operators from vector to scalar may occur inside the expression. Where
+        they may not, every element stands alone, which is what the fused kernels need.
+    """
+
+    name: str
+    inputs: Mapping[str, Type]
+    required: tuple[str, ...]
+    output: Type
+    reductions: bool
+    prediction: str | None = field(default=None)  # the input that gradients are taken for
+
+
+SUPERVISED = Signature(
+    name="supervised",
+    inputs={"y": Type.VECTOR, "f": Type.VECTOR},
+    required=("y", "f"),
+    output=Type.VECTOR,
+    reductions=False,
+    prediction="f",
+)
+"""Target y and prediction f of one output; summed over outputs, averaged over the batch."""
+
+UNLEARNING = Signature(
+    name="unlearning",
+    inputs={
+        "log_probs_forget": Type.VECTOR,
+        "log_probs_retain": Type.VECTOR,
+        "ref_log_probs_forget": Type.VECTOR,
+        "ref_log_probs_retain": Type.VECTOR,
+    },
+    required=("log_probs_forget",),
+    output=Type.SCALAR,
+    reductions=True,
+)
+"""Mean token log-probabilities per sequence, of the trained and of the reference model."""

@@ -1,0 +1,44 @@
+"""Meta-loss weights φ on the edges of an expression (EvoMAL's transitional procedure, § 3.3).
+
+Every edge between a call and an operand carries one weight, numbered in pre-order: first the
+edges of the root, operand by operand, each followed by the edges below it. The root has no edge
+above it: a factor on the whole loss is a change of the learning rate and nothing else.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from evoloss.lang.expr import Call, Const, Expr, size
+
+
+def edge_count(expr: Expr) -> int:
+    """The number of weights an expression takes: its nodes without the root."""
+    return size(expr) - 1
+
+
+def bind(expr: Expr, phi: Sequence[float]) -> Expr:
+    """The ordinary expression that the weighted one computes: each operand times its weight.
+
+    phi: `edge_count(expr)` numbers. A weight of exactly 1 leaves no trace; the weight of a
+    constant is multiplied into it.
+    """
+    if len(phi) != edge_count(expr):
+        raise ValueError(f"{edge_count(expr)} weights wanted, {len(phi)} given")
+    return _bind(expr, iter(phi))
+
+
+def _bind(expr: Expr, phi: Iterator[float]) -> Expr:
+    if not isinstance(expr, Call):
+        return expr
+    args = []
+    for arg in expr.args:
+        weight = float(next(phi))
+        args.append(_times(weight, _bind(arg, phi)))
+    return Call(expr.op, tuple(args))
+
+
+def _times(weight: float, operand: Expr) -> Expr:
+    if weight == 1.0:
+        return operand
+    if isinstance(operand, Const):
+        return Const(weight * operand.value)
+    return Call("mul", (Const(weight), operand))

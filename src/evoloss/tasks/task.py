@@ -1,0 +1,163 @@
+"""What a supervised task is: episodes of data, a base network, an output transform, a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from evoloss.errors import ShapeError, UserError
+
+Output = Literal["identity", "sigmoid", "softmax"]
+NetworkFactory = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Data:
+    """One split. x: (N, ...) inputs; y: (N, C) float targets as a loss sees them (one-hot)."""
+
+    x: Tensor
+    y: Tensor
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise ShapeError(f"{len(self.x)} inputs but {len(self.y)} targets: give one for each")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What one base training sees: it trains on `train` and is scored on `held_out`."""
+
+    train: Data
+    held_out: Data
+
+
+class Episodes(Protocol):
+    """Where episodes come from: one data set, or a distribution of few-shot problems.
+
+    `search` episodes hold out validation data, `test` episodes hold out test data; nothing of a
+    test episode's held-out data may occur in a search episode. Indices beyond the distinct ones
+    start over.
+    """
+
+    @property
+    def distinct(self) -> int: ...
+
+    def search(self, index: int) -> Episode: ...
+
+    def test(self, index: int) -> Episode: ...
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score of predictions that the search minimises or maximises.
+
+    function: batched, (..., N, C) predictions and (N, C) targets to (...); not batched, one
+        (N, C) prediction and (N, C) targets to a number.
+    """
+
+    name: str
+    function: Callable[[Tensor, Tensor], Tensor | float]
+    higher_is_better: bool = False
+    batched: bool = False
+
+    def errors(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """(P,) float64 errors, lower is better, of (P, N, C) predictions; NaN stays NaN."""
+        if self.batched:
+            value = torch.as_tensor(self.function(prediction, target), dtype=torch.float64)
+        else:
+            value = torch.tensor(
+                [float(self.function(each, target)) for each in prediction], dtype=torch.float64
+            )
+        return -value if self.higher_is_better else value
+
+    def shown(self, error: float) -> float:
+        """The metric's own value for an error."""
+        return -error if self.higher_is_better else error
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a base network is trained: stochastic gradient descent, as in the EvoMAL paper.
+
+    steps: of a short fitness training; batch: minibatch size (the whole split if it is smaller).
+    """
+
+    lr: float = 0.01
+    batch: int = 128
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    steps: int = 500
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything a search needs to know about a supervised problem.
+
+    output: the transform from the network's raw output (B, C) to the prediction f.
+    usual_loss: the expression of the loss that is commonly used, the one to beat.
+    episodes_per_fitness: how many episodes one fitness averages over (1 for one data set).
+    source: how the task was named, so that a stored run can load it again; None for a task that
+        lives only in memory (such a run can be shown but is resumed from Python only).
+    notes: what was done to the data on loading (encoded columns, dropped rows), to be told.
+    """
+
+    name: str
+    episodes: Episodes
+    network: NetworkFactory
+    network_name: str
+    output: Output
+    usual_loss: str
+    metric: Metric
+    training: Training = Training()
+    episodes_per_fitness: int = 1
+    source: dict[str, object] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three disjoint parts of one data set, as episodes."""
+
+    train: Data
+    validation: Data
+    held_out_test: Data
+    distinct: int = 1
+
+    def search(self, index: int) -> Episode:
+        """Train on the training split, score on the validation split."""
+        return Episode(self.train, self.validation)
+
+    def test(self, index: int) -> Episode:
+        """Train on the training split, score on the test split."""
+        return Episode(self.train, self.held_out_test)
+
+
+def check_network(task: Task) -> None:
+    """Raises ShapeError or UserError if the base network does not fit the task's data."""
+    train = task.episodes.search(0).train
+    probe, outputs = train.x[:2], train.y.shape[1]
+    network = task.network()
+    try:
+        with torch.no_grad():
+            found = network(probe)
+    except Exception as error:
+        raise ShapeError(
+            f"network '{task.network_name}' fails on an input of shape {tuple(probe.shape)}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(found, Tensor) or tuple(found.shape) != (len(probe), outputs):
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ShapeError(
+            f"network '{task.network_name}' returns {shape} for {len(probe)} inputs; "
+            f"task '{task.name}' wants {(len(probe), outputs)}: change its last layer"
+        )
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UserError(f"network '{task.network_name}' has no trainable parameters")
