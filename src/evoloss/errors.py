@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A mistake in the input: the message names the thing, its value and the way out, in one line."""
+    """A mistake in the input; the message names the thing, the value and the way out in a line."""
 
 
 class ShapeError(UserError):

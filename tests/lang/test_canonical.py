@@ -53,6 +53,7 @@ SAME = [
 DIFFERENT = [
     ("y - f", "f - y"),
     ("tanh(y)", "tanh(-y)"),
+    ("abs(tanh(y))", "tanh(y)"),
     ("sqrt(square(y))", "abs(y)"),  # not the same below the guard
     ("log(square(y))", "2 * log(y)"),
     ("y / f", "f / y"),

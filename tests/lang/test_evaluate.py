@@ -17,7 +17,7 @@ from evoloss.lang.types import UNLEARNING
 Y, F = Input("y"), Input("f")
 BELOW, ABOVE = math.nextafter(GUARD, 0), math.nextafter(GUARD, 1)
 POINTS = (
-    0.0, 0.3, -0.7, 1.0, -1.0, 2.5, -40.0, 40.0, 800.0, -800.0,
+    0.0, 0.3, -0.7, 1.0, -1.0, 2.5, 25.0, -40.0, 40.0, 800.0, -800.0,
     GUARD, -GUARD, BELOW, ABOVE, 1e-30, 1e30, -1e30, 1e100, -1e100,
 )  # fmt: skip
 NAMES = ("a", "b", "c")

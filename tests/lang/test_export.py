@@ -30,11 +30,12 @@ OUTPUTS = {
     "sigmoid": torch.sigmoid,
     "softmax": lambda raw: raw.softmax(-1),
 }
-# Every operator once with inputs alone, once with a constant among its operands.
+# Parentheses, and every operator with and without constants among its operands.
 OPERATORS = [
     "where(y < f, y, 2) * f",
     "where(y > 0.5, 1, f)",
     "where(1 < 2, y, f) * where(y > f, 1, 2)",
+    "y - (f - (1 - y)) * (f - 2) / (y / (f / 3)) - -(y + f) * -2",
 ]
 for row in ELEMENTWISE:
     if row.kind is Kind.ELEMENTWISE:
@@ -270,5 +271,7 @@ def test_unusable_requests():
         export(expr, "identity", "latx")
     with pytest.raises(UserError, match="cannot name a class"):
         torch_source(expr, "identity", name="my loss")
+    with pytest.raises(LossError, match="sympy cannot hold this loss"):
+        export(parse("max(y, (0 / f) / (0 / f))"), "identity", "sympy")
     with pytest.raises(LossError, match="does not use f"):
         export(parse_expression("y"), "identity", "torch")

@@ -9,7 +9,7 @@ from evoloss.errors import UserError
 from evoloss.tasks.splits import (
     Parts,
     Rows,
-    check_disjoint,
+    check_given,
     folds,
     hold_out_validation,
     row_keys,
@@ -79,7 +79,7 @@ def test_too_few_rows_are_told():
 def test_a_class_with_too_few_rows_is_told_by_name():
     y = np.repeat([0, 1], [30, 4])
     rows = Rows(np.arange(34.0)[:, None], y, ("common", "rare"))
-    with pytest.raises(UserError, match="class 'rare' of data has 4 distinct rows.* at least 5"):
+    with pytest.raises(UserError, match=r"class 'rare' of data has 4 distinct rows.* at least 5"):
         folds(rows, 5, 0, "data")
 
 
@@ -87,11 +87,13 @@ def test_a_row_in_two_parts_is_refused():
     def rows(*numbers):
         return Rows(np.array(numbers, float)[:, None], np.array(numbers, float)[:, None])
 
-    check_disjoint(Parts(rows(1, 2), rows(3), rows(4)), "data")
-    with pytest.raises(UserError, match="data: 2 training rows occur in the test data too"):
-        check_disjoint(Parts(rows(1, 2, 4, 4), rows(3), rows(4)), "data")
+    check_given(Parts(rows(1, 2), rows(3, 5), rows(4, 6)), "data")
+    with pytest.raises(UserError, match="data: 3 training rows occur in the test data too"):
+        check_given(Parts(rows(1, 2, 4, 4, 6), rows(3, 5), rows(4, 6)), "data")
     with pytest.raises(UserError, match="1 validation rows occur in the test data too"):
-        check_disjoint(Parts(rows(1), rows(4), rows(4)), "data")
+        check_given(Parts(rows(1, 2), rows(3, 4), rows(4, 6)), "data")
+    with pytest.raises(UserError, match="data has 1 test rows: every part needs at least 2"):
+        check_given(Parts(rows(1, 2), rows(3, 5), rows(4)), "data")
     assert shared_rows(rows(1, 2), rows(2)).tolist() == [False, True]
 
 

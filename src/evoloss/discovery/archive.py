@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.settings import Settings
 from evoloss.lang.canonical import canonical_text
 from evoloss.lang.expr import Expr, complexity
 from evoloss.lang.fingerprint import gradient_fingerprint
 from evoloss.lang.text import to_text
-from evoloss.discovery.candidate import Candidate, Fate
-from evoloss.discovery.settings import Settings
+from evoloss.lang.types import Output
 
 
 class Archive:
     """Grows by whole generations; rebuilt from the stored history on resume."""
 
-    def __init__(self, settings: Settings, output: str) -> None:
+    def __init__(self, settings: Settings, output: Output) -> None:
         self.settings = settings
         self.output = output
         self.history: list[Candidate] = []

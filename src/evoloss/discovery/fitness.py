@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
+from evoloss.discovery.workbench import Trial, Workbench
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.training import Trained, predict, train
 from evoloss.lang.expr import Expr
-from evoloss.discovery.workbench import Trial, Workbench
 
 RUNGS = (0.2, 0.5)
 """At these shares of the steps the worse half drops out."""

@@ -9,9 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evoloss.errors import UserError
-from evoloss.lang.expr import complexity
-from evoloss.propose.gp import GPSettings, Individual, Proposal, initial, offspring
 from evoloss.discovery.archive import Archive, pareto
 from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.discovery.fitness import fitness
@@ -21,6 +18,9 @@ from evoloss.discovery.result import Budget, FoundLoss, Result
 from evoloss.discovery.settings import Settings, preset
 from evoloss.discovery.stages import Generation
 from evoloss.discovery.workbench import Workbench
+from evoloss.errors import UserError
+from evoloss.lang.expr import complexity
+from evoloss.propose.gp import GPSettings, Individual, Proposal, initial, offspring
 from evoloss.store import Store
 from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Task, check_network
@@ -56,9 +56,7 @@ def search(
                  "output": task.output, "usual_loss": task.usual_loss,
                  "higher_is_better": task.metric.higher_is_better,
                  "stacking": bench.stacking}  # fmt: skip
-        store = Store.create(
-            Path(out), task=task.source, settings=chosen.to_json(), about=about
-        )
+        store = Store.create(Path(out), task=task.source, settings=chosen.to_json(), about=about)
     return _Run(bench, store, observer).go()
 
 

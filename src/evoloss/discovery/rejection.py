@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from evoloss.discovery.workbench import Workbench
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.outputs import transform
 from evoloss.lang.expr import Expr
-from evoloss.discovery.workbench import Workbench
 
 
 def faults(bench: Workbench, losses: Sequence[Expr]) -> list[str | None]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evoloss.discovery.candidate import Candidate
 from evoloss.lang.expr import Expr, complexity
 from evoloss.lang.text import to_text
-from evoloss.discovery.candidate import Candidate
+from evoloss.lang.types import Output
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +25,7 @@ class FoundLoss:
 
     candidate: Candidate
     error: float
-    output: str
+    output: Output
 
     @property
     def expression(self) -> Expr:

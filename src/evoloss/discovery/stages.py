@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from evoloss.lang.expr import Expr
-from evoloss.propose.gp import Proposal
 from evoloss.discovery.archive import Archive
 from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.discovery.fitness import fitness
 from evoloss.discovery.rejection import faults
 from evoloss.discovery.tuning import tune
 from evoloss.discovery.workbench import Workbench
+from evoloss.lang.expr import Expr
+from evoloss.propose.gp import Proposal
 
 Report = Callable[[str, float], None]
 """Told which stage is at work, and what share of it is done."""

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from evoloss.discovery.workbench import Workbench
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import Adam
 from evoloss.lang.expr import Expr
 from evoloss.local_search.unrolled import Inner, hypergradient
-from evoloss.discovery.workbench import Workbench
 
 
 def tune(

@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evoloss.discovery.randomness import Purpose, stream, torch_seed
+from evoloss.discovery.settings import Settings
 from evoloss.engine.optimisers import SGD
 from evoloss.engine.stack import Stack
 from evoloss.engine.stacking import choose, make_stack
 from evoloss.engine.training import InitialWeights, fresh_weights, minibatches
 from evoloss.lang.expr import Expr
 from evoloss.lang.parse import parse
-from evoloss.discovery.randomness import Purpose, stream, torch_seed
-from evoloss.discovery.settings import Settings
 from evoloss.tasks.task import Data, Task
 
 REJECTION_ROWS = 100
@@ -134,7 +134,8 @@ class Workbench:
         seed, episodes = self.settings.seed, self.task.episodes
         rng = stream(seed, purpose, number)
         index = int(rng.integers(episodes.distinct))
-        episode = episodes.search(index)
+        meta_testing = purpose is Purpose.EVALUATION
+        episode = episodes.test(index) if meta_testing else episodes.search(index)
         return Trial(
             episode.train,
             episode.held_out,

@@ -37,14 +37,15 @@ def compiled(function: Callable[..., Any]) -> Any:
     Sums may be reordered and products fused; NaN and infinity keep their meaning, a division by
     zero gives infinity, and Python's lock is released.
     """
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(_folder() / "machine-code")
+    config: Any = numba.config
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(_folder() / "machine-code")
     try:
         return numba.njit(
             cache=True, error_model="numpy", fastmath={"reassoc", "contract"}, nogil=True
         )(function)
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
 
 
 @cache

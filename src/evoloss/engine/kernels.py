@@ -62,9 +62,7 @@ def values_and_gradients(
 
 
 @compiled
-def curvature(
-    code, operands, slots, constant, start, phi, F, Y, scale, W, Z, H, Hphi, first, last
-):
+def curvature(code, operands, slots, constant, start, phi, F, Y, scale, W, Z, H, Hphi, first, last):
     """The Hessian of L[p] in (F, φ) times the direction (W[p], Z[p]): H[p] and Hphi[p]."""
     V, A, y, f, g = _workspace(start)
     D, B, w = np.empty_like(V), np.empty_like(V), np.empty_like(y)
@@ -79,9 +77,7 @@ def curvature(
                 w[e] = W[p, at + e]
             forward(code, operands, slots, constant, lo, hi, phi[p], y, f, V, m)
             tangent(code, operands, slots, lo, hi, phi[p], Z[p], w, V, D, m)
-            backward_tangent(
-                code, operands, slots, lo, hi, phi[p], Z[p], V, D, A, B, g, Hphi[p], m
-            )
+            backward_tangent(code, operands, slots, lo, hi, phi[p], Z[p], V, D, A, B, g, Hphi[p], m)
             for e in range(m):
                 H[p, at + e] = scale * g[e]
         for n in range(Hphi.shape[1]):

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -24,8 +25,9 @@ from evoloss.lang.expr import Expr
 Backend = Literal["fused", "torch"]
 OUTPUTS = {"identity": kernels.IDENTITY, "sigmoid": kernels.SIGMOID, "softmax": kernels.SOFTMAX}
 
-# Below this many node evaluations a second thread costs more than it brings (about 0.2 ms).
-_WORTH_A_THREAD = 60_000
+# Below this many node evaluations (half a millisecond or so) a second thread costs more than it
+# brings, and much more when other programs want the cores.
+_WORTH_A_THREAD = 500_000
 
 
 class LossPopulation:
@@ -41,6 +43,7 @@ class LossPopulation:
         self.weights: Weights = weights
         self.backend: Backend = backend
         self.programs: Programs = flatten(self.expressions, weights)
+        self._halves = _balanced(self.programs.start, _workers())
 
     def __len__(self) -> int:
         return len(self.expressions)
@@ -105,7 +108,7 @@ class LossPopulation:
         out, by_phi = np.empty_like(w), np.zeros_like(p.phi)
         shared = (p.code, p.operands, p.slots, p.constant, p.start, phi.detach().numpy())
         scale = 1.0 / len(target)
-        self._run(kernels.curvature, *shared, q, _vector(target), scale, w, z, out, by_phi)
+        self._run(kernels.curvature, *shared, q, _vector(target), scale, w, z, out, by_phi, work=2)
         return torch.from_numpy(out).view(along.shape), torch.from_numpy(by_phi)
 
     def minimise(
@@ -129,14 +132,11 @@ class LossPopulation:
 
     def _run(self, kernel: Callable[..., None], *arguments: Any, work: int = 1) -> None:
         """The kernel over all programs, halved over two threads where that pays."""
-        nodes, elements = int(self.programs.start[-1]), arguments[7].shape[-1]
-        workers = _workers() if nodes * elements * work > _WORTH_A_THREAD else 1
-        bounds = _balanced(self.programs.start, workers)
-        if len(bounds) == 2:
-            kernel(*arguments, *bounds)
-            return
-        parts = zip(bounds[:-1], bounds[1:], strict=True)
-        list(_pool().map(lambda part: kernel(*arguments, *part), parts))
+        evaluations = int(self.programs.start[-1]) * arguments[7].shape[-1] * work
+        if evaluations < _WORTH_A_THREAD or len(self._halves) == 2:
+            kernel(*arguments, 0, len(self))
+        else:
+            list(_pool().map(lambda part: kernel(*arguments, *part), pairwise(self._halves)))
 
 
 class _Value(torch.autograd.Function):
@@ -153,7 +153,9 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[None, Tensor, None, Tensor]:
         prediction, target, phi = ctx.saved_tensors
-        by_prediction, by_phi = _Gradient.apply(ctx.population, prediction, target, phi)
+        by_prediction, by_phi = _Gradient.apply(  # type: ignore[no-untyped-call]
+            ctx.population, prediction, target, phi
+        )
         (weight,) = outer
         return None, weight[:, None, None] * by_prediction, None, weight[:, None] * by_phi
 
@@ -177,9 +179,7 @@ class _Gradient(torch.autograd.Function):
         return None, by_prediction, None, by_phi
 
 
-def values(
-    population: LossPopulation, prediction: Tensor, target: Tensor, phi: Tensor
-) -> Tensor:
+def values(population: LossPopulation, prediction: Tensor, target: Tensor, phi: Tensor) -> Tensor:
     """(P,) values, differentiable twice in the prediction (P, B, C) and in φ (P, N)."""
     if population.backend == "torch":
         return torch_form.values(population, prediction, target, phi)

@@ -74,9 +74,7 @@ class Adam:
         """Moments at zero."""
         return AdamState(0, torch.zeros_like(theta), torch.zeros_like(theta))
 
-    def update(
-        self, theta: Tensor, gradient: Tensor, state: AdamState
-    ) -> tuple[Tensor, AdamState]:
+    def update(self, theta: Tensor, gradient: Tensor, state: AdamState) -> tuple[Tensor, AdamState]:
         """The next parameters and state."""
         step = state.step + 1
         first = state.first.lerp(gradient, 1.0 - self.beta1)

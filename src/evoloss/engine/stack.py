@@ -146,7 +146,7 @@ class VmapStack(_ModuleStack):
     def pull(self, theta: Tensor, x: Tensor) -> tuple[Tensor, Pullback]:
         if len(theta) == 1:
             with self.function.seeded():
-                raw, back = vjp(lambda row: self.function(row, x), theta[0])
+                raw, back, *_ = vjp(lambda row: self.function(row, x), theta[0])
             return raw[None], lambda gradient: self._map(lambda g: back(g)[0], gradient)
         with torch.enable_grad():
             leaf = theta.detach().requires_grad_()
@@ -185,7 +185,8 @@ class LoopStack(_ModuleStack):
 
         def one(p: int, g: Tensor) -> Tensor:
             at = 0 if shared else p
-            return torch.autograd.grad(outputs[at], leaves[at], g, retain_graph=shared)[0]
+            found: Tensor = torch.autograd.grad(outputs[at], leaves[at], g, retain_graph=shared)[0]
+            return found
 
         return torch.stack([output.detach() for output in outputs]), pullback
 

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from evoloss.engine.loss_population import LossPopulation
 
 
-def values(
-    population: LossPopulation, prediction: Tensor, target: Tensor, phi: Tensor
-) -> Tensor:
+def values(population: LossPopulation, prediction: Tensor, target: Tensor, phi: Tensor) -> Tensor:
     """(P,) values with a graph, differentiable as often as one likes."""
     totals = []
     for index, expr in enumerate(population.expressions):
@@ -40,8 +38,8 @@ def _evaluate(
     match expr:
         case Input(name):
             return (f if name == "f" else y), slot
-        case Const(value):
-            return torch.as_tensor(value, dtype=f.dtype, device=f.device), slot
+        case Const(number):
+            return torch.as_tensor(number, dtype=f.dtype, device=f.device), slot
         case Call(op, args):
             operands = []
             for arg in args:
@@ -50,9 +48,10 @@ def _evaluate(
                     weight, slot = phi[slot], slot + 1
                 elif weights == "constants" and isinstance(arg, Const):
                     weight, slot, arg = phi[slot], slot + 1, Const(1.0)
-                value, slot = _evaluate(arg, y, f, phi, slot, weights)
-                operands.append(weight * value)
-            return torch_operator(op)(*operands), slot
+                operand, slot = _evaluate(arg, y, f, phi, slot, weights)
+                operands.append(weight * operand)
+            value: Tensor = torch_operator(op)(*operands)
+            return value, slot
 
 
 def values_and_gradients(
@@ -66,9 +65,7 @@ def values_and_gradients(
     return value.detach(), by_f, by_phi
 
 
-def gradient(
-    population: LossPopulation, prediction: Tensor, target: Tensor, phi: Tensor
-) -> Tensor:
+def gradient(population: LossPopulation, prediction: Tensor, target: Tensor, phi: Tensor) -> Tensor:
     """(P, B, C) gradient in the prediction."""
     return values_and_gradients(population, prediction, target, phi)[1]
 

@@ -112,6 +112,3 @@ def predict(stack: Stack, theta: Tensor, x: Tensor, output: str) -> Tensor:
         for at in range(0, len(x), _PREDICTED_ROWS)
     ]
     return torch.cat(parts, dim=1)
-
-
-

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
-from typing import Literal
 
 import numpy as np
 
 from evoloss.lang.evaluate import Array, numpy_gradient
 from evoloss.lang.expr import Expr
-from evoloss.lang.types import SUPERVISED
-
-Output = Literal["identity", "sigmoid", "softmax"]
-"""The transform from a network's raw output to the prediction f."""
+from evoloss.lang.types import SUPERVISED, Output
 
 FLAT = "flat"
 """The fingerprint of a loss that has no gradient anywhere."""

@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
+
+Output = Literal["identity", "sigmoid", "softmax"]
+"""How a network's raw output becomes the prediction f of a supervised loss."""
 
 
 class Type(StrEnum):

@@ -6,10 +6,10 @@ text that reads back as the same number.
 
 import json
 
+from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.errors import LossError
 from evoloss.lang.parse import parse_expression
 from evoloss.lang.text import to_text
-from evoloss.discovery.candidate import Candidate, Fate
 
 APPLICATION = 0x45564F4C
 """The application id in the file's header, `EVOL`: tells a run from any other database."""

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from evoloss.errors import UserError
 from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.errors import UserError
 from evoloss.store import lock
 from evoloss.store.schema import APPLICATION, COLUMNS, FORMAT, TABLES, formula, from_row, to_row
 

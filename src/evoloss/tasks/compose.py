@@ -7,13 +7,13 @@ from typing import Literal
 
 import torch
 
+from evoloss.lang.types import Output
 from evoloss.tasks.metrics import metric_named
 from evoloss.tasks.networks import network_factory, users_factory
 from evoloss.tasks.task import (
     Episodes,
     Metric,
     NetworkFactory,
-    Output,
     Splits,
     Task,
     Training,

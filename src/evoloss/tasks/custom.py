@@ -17,7 +17,7 @@ from evoloss.tasks.splits import (
     Parts,
     Rows,
     as_splits,
-    check_disjoint,
+    check_given,
     hold_out_validation,
     three_parts,
 )
@@ -130,5 +130,5 @@ def _parts(rows: list[Rows], seed: int, name: str) -> Parts:
         train, validation = hold_out_validation(rows[0], seed, f"the training data of {what}")
         rows = [train, validation, rows[1]]
     parts = Parts(*rows)
-    check_disjoint(parts, what)
+    check_given(parts, what)
     return parts

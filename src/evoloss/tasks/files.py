@@ -24,7 +24,7 @@ from evoloss.tasks.splits import (
     Parts,
     Rows,
     as_splits,
-    check_disjoint,
+    check_given,
     hold_out_validation,
     standardise,
     three_parts,
@@ -205,7 +205,7 @@ def _from_arrays(path: Path, options: Options) -> Task:
 
 def _read_npz(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"'{path}' cannot be read as .npz: {describe(error)}") from error
@@ -249,7 +249,7 @@ def _not_finite(values: Array) -> Array:
     """(N,) bool: rows with NaN or infinity."""
     if values.dtype.kind != "f":
         return np.zeros(len(values), dtype=bool)
-    return np.asarray(~np.isfinite(values.reshape(len(values), -1)).all(1))
+    return np.asarray(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
 
 
 def _given_parts(path: Path, given: list[Rows], seed: int) -> Parts:
@@ -261,7 +261,7 @@ def _given_parts(path: Path, given: list[Rows], seed: int) -> Parts:
         train, validation = hold_out_validation(given[0], seed, f"x_train of {what}")
         given = [train, validation, given[1]]
     parts = Parts(*given)
-    check_disjoint(parts, what)
+    check_given(parts, what)
     return parts
 
 

@@ -10,8 +10,6 @@ import gzip
 import io
 import pickle
 import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,17 +50,14 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (
-        OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zlib.error,
-        zipfile.BadZipFile, tarfile.TarError, pickle.UnpicklingError,
-    ) as error:  # fmt: skip
+    except Exception as error:  # each of the libraries that read has errors of its own
         reason = describe(error)
         raise UserError(f"'{path}' cannot be read ({reason}): download it again") from error
 
 
 def read_npz(path: Path) -> Images:
     """An .npz file with x_train, y_train, x_test, y_test (Keras' layout)."""
-    with _readable(path), np.load(path, allow_pickle=False) as arrays:
+    with _readable(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         missing = [name for name in NPZ_ARRAYS if name not in arrays]
         if missing:
             raise UserError(f"'{path}' lacks {', '.join(missing)}: it has {', '.join(arrays)}")

@@ -229,7 +229,7 @@ def _rows(known: ImageSet, origin: str, part: str, x: Array, y: Array) -> Rows:
             f"{known.name} from {origin}: {part} labels from {y.min()} to {y.max()}, "
             f"not from 0 to {known.classes - 1}"
         )
-    return Rows(x, y[:, 0].astype(np.int64))
+    return Rows(x, y[:, 0].astype(np.int64), tuple(map(str, range(known.classes))))
 
 
 def _gz(names: tuple[str, ...]) -> str:

@@ -61,7 +61,7 @@ class Parts:
 
 def row_keys(*arrays: Array) -> list[bytes]:
     """One key per row of the arrays together: rows with equal content have equal keys."""
-    flat = [np.ascontiguousarray(array.reshape(len(array), -1) + 0) for array in arrays]
+    flat = [np.ascontiguousarray(array + 0) for array in arrays]
     return [
         hashlib.blake2b(b"".join(row.tobytes() for row in rows), digest_size=16).digest()
         for rows in zip(*flat, strict=True)
@@ -148,14 +148,16 @@ def shared_rows(one: Rows, other: Rows) -> Array:
     return np.array([key in known for key in row_keys(one.x, one.y)], dtype=bool)
 
 
-def check_disjoint(parts: Parts, what: str) -> None:
-    """Raises UserError if a row occurs, equal in input and target, in two of the three parts."""
-    keys = {
-        name: row_keys(rows.x, rows.y)
-        for name, rows in (
-            ("training", parts.train), ("validation", parts.validation), ("test", parts.test)
-        )
-    }  # fmt: skip
+def check_given(parts: Parts, what: str) -> None:
+    """Holds parts that a user cut to what our own fulfil: none empty, no row in two of them.
+
+    Raises: UserError, for a row that occurs twice with its input and target both equal.
+    """
+    named = {"training": parts.train, "validation": parts.validation, "test": parts.test}
+    for name, rows in named.items():
+        if len(rows) < 2:
+            raise UserError(f"{what} has {len(rows)} {name} rows: every part needs at least 2")
+    keys = {name: row_keys(rows.x, rows.y) for name, rows in named.items()}
     for first, second in combinations(keys, 2):
         known = set(keys[second])
         count = sum(key in known for key in keys[first])

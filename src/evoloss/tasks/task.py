@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from evoloss.errors import ShapeError, UserError
+from evoloss.lang.types import Output
 
-Output = Literal["identity", "sigmoid", "softmax"]
 NetworkFactory = Callable[[], nn.Module]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from evoloss.errors import UserError
 from evoloss.lang.expr import Expr, check
-from evoloss.lang.fingerprint import Output
+from evoloss.lang.types import Output
 
 __all__ = ["FORMATS", "ExportError", "export"]
 
@@ -105,6 +105,7 @@ def _check_sympy(source: str, expr: Expr, output: Output) -> None:
 
     from evoloss.lang.evaluate import numpy_value
     from evoloss.lang.fingerprint import probes
+from evoloss.lang.types import Output
 
     namespace: dict[str, Any] = {}
     exec(source, namespace)

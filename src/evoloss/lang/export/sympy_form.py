@@ -11,6 +11,7 @@ from typing import Any
 import sympy
 from sympy.printing.str import StrPrinter
 
+from evoloss.errors import LossError
 from evoloss.lang.evaluate import evaluate, table_function
 from evoloss.lang.expr import Expr, inputs_of
 from evoloss.lang.ops import OPERATORS, Kind
@@ -27,10 +28,14 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 def to_sympy(expr: Expr) -> Any:
     """The loss as a sympy expression of real symbols with the names of the inputs.
 
-    Whole numbers become integers, other constants floats.
+    Whole numbers become integers, other constants floats. Raises LossError for a loss that sympy
+    refuses, such as one with the maximum of 0 / 0.
     """
     symbols = {name: sympy.Symbol(name, real=True) for name in inputs_of(expr)}
-    return evaluate(expr, symbols, _function, _number)
+    try:
+        return evaluate(expr, symbols, _function, _number)
+    except (TypeError, ValueError) as error:
+        raise LossError(f"sympy cannot hold this loss ({error}): export it as torch") from error
 
 
 def sympy_source(expr: Expr) -> str:
@@ -68,7 +73,8 @@ class _Numbers(ast.NodeTransformer):
 def _function(op: str) -> Callable[..., Any]:
     row = OPERATORS[op]
     if row.kind is Kind.COMPARISON:
-        return sympy.Lt if row.infix == "<" else sympy.Gt
+        comparison: Callable[..., Any] = sympy.Lt if row.infix == "<" else sympy.Gt
+        return comparison
     if row.kind is Kind.SELECTION:
         return lambda mask, yes, no: sympy.Piecewise((yes, mask), (no, True))
     if row.kind is Kind.REDUCTION:

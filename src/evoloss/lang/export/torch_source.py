@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from evoloss.errors import UserError
 from evoloss.lang.expr import Call, Const, Expr, Input, check, walk
-from evoloss.lang.fingerprint import Output
 from evoloss.lang.ops import OPERANDS, OPERATORS, Kind, Operator
 from evoloss.lang.text import ATOM, number, to_text
+from evoloss.lang.types import Output
 
 if TYPE_CHECKING:
     from torch import nn

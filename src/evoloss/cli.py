@@ -1,0 +1,398 @@
+"""The command line. Only here is anything printed; heavy modules are imported inside commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evoloss.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from evoloss.discovery.progress import Observer
+    from evoloss.discovery.result import Result
+    from evoloss.tasks.task import Task
+
+app = typer.Typer(
+    help="Discovers the loss function that a model should be trained with.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+TASK = typer.Argument(
+    metavar="TASK", help="A name (see `evoloss tasks`), a table file, or module:function."
+)
+SUBJECT = typer.Argument(
+    metavar="RUN_OR_EXPRESSION",
+    help="A run directory, an expression such as 'square(y - f)', or a name of `evoloss zoo`.",
+)
+RUN = typer.Argument(metavar="RUN", help="A run directory.")
+NETWORK = typer.Option(
+    help="Base network: linear, mlp:64,64, lenet5, char-gru or module:factory.",
+    show_default="the task's own",
+)
+DATA_DIR = typer.Option(help="Where the files of a data set are.", show_default=False)
+TARGET = typer.Option(help="The target column of a table file.", show_default=False)
+KIND = typer.Option(
+    help="regression or classification, for a table file.", show_default="by the target"
+)
+DROP_MISSING = typer.Option("--drop-missing", help="Leave out rows with missing values.")
+SEEDS = typer.Option(help="Trainings of each loss in the final comparison.", min=1)
+STEPS = typer.Option(
+    help="Training steps in the final comparison.", show_default="the task's own", min=1
+)
+QUIET = typer.Option("--quiet", help="Do not show the progress.")
+JSON = typer.Option("--json", help="Write JSON, for programs.")
+
+
+@app.command()
+def search(
+    task: Annotated[str, TASK],
+    method: Annotated[str, typer.Option(help="How losses are proposed and tuned.")] = "evomal",
+    network: Annotated[str | None, NETWORK] = None,
+    population: Annotated[
+        int | None, typer.Option(help="Losses in a generation.", show_default="25")
+    ] = None,
+    generations: Annotated[
+        int | None, typer.Option(help="How many generations.", show_default="50")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The whole search follows from it.", min=0)] = 0,
+    preset: Annotated[
+        str, typer.Option(help="fast, or paper: the published procedure without savings.")
+    ] = "fast",
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the run.", show_default="runs/TASK-N")
+    ] = None,
+    data_dir: Annotated[Path | None, DATA_DIR] = None,
+    target: Annotated[str | None, TARGET] = None,
+    kind: Annotated[str | None, KIND] = None,
+    drop_missing: Annotated[bool, DROP_MISSING] = False,
+    local_search: Annotated[
+        str | None,
+        typer.Option(help="How a loss's weights are tuned: unrolled or none.",
+                     show_default="unrolled"),
+    ] = None,
+    local_steps: Annotated[
+        int | None, typer.Option(help="Steps of the local search.", show_default="250")
+    ] = None,
+    fitness_steps: Annotated[
+        int | None,
+        typer.Option(help="Training steps before validation.", show_default="the task's own"),
+    ] = None,
+    fitness_seeds: Annotated[
+        int | None, typer.Option(help="Trainings that one fitness averages.", show_default="1")
+    ] = None,
+    racing: Annotated[
+        bool | None,
+        typer.Option("--racing/--no-racing", help="Stop training the worse half early.",
+                     show_default="by preset"),
+    ] = None,
+    stacking: Annotated[
+        str | None,
+        typer.Option(help="How networks are batched: auto, dense, vmap or loop.",
+                     show_default="auto"),
+    ] = None,
+    eval_seeds: Annotated[int, SEEDS] = 5,
+    eval_steps: Annotated[int | None, STEPS] = None,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:  # fmt: skip
+    """Search for a loss and compare it with the task's usual one on test data."""
+    from evoloss.discovery import settings
+
+    changes = _given(
+        population=population, generations=generations, local_search=local_search,
+        local_steps=local_steps, fitness_steps=fitness_steps, fitness_seeds=fitness_seeds,
+        racing=racing, stacking=stacking, method=method, seed=seed,
+    )  # fmt: skip
+    settings.preset(preset, **changes)  # refuses a wrong value before any data is read
+    options = _given(
+        network=network, data_dir=data_dir, target=target, kind=kind,
+        drop_missing=drop_missing or None,
+    )  # fmt: skip
+    from evoloss.runs import new_directory
+    from evoloss.tasks.registry import load_task
+
+    loaded = load_task(task, **options)
+    directory = out or new_directory(loaded.name)
+    console = _console()
+    _introduce(console, loaded, directory)
+    with _stoppable(directory):
+        from evoloss.discovery.loop import search as search_for
+
+        with _watched(console, loaded, quiet) as observer:
+            result = search_for(loaded, out=directory, observer=observer, preset=preset, **changes)
+        _conclude(console, loaded, result, eval_seeds, eval_steps)
+
+
+@app.command()
+def resume(
+    run: Annotated[Path, RUN],
+    eval_seeds: Annotated[int, SEEDS] = 5,
+    eval_steps: Annotated[int | None, STEPS] = None,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Continue a run that was broken off; it ends as it would have without the break."""
+    from evoloss.store import Store
+
+    with Store.open(run, write=False) as store:
+        source = store.task
+    if source is None:
+        raise UserError(
+            f"run '{run}' was started in Python with a task in memory: "
+            "resume it there, with evoloss.resume(run, task=...)"
+        )
+    from evoloss.tasks.registry import load_task
+
+    task = load_task(**source)
+    console = _console()
+    _introduce(console, task, run)
+    with _stoppable(run):
+        from evoloss.discovery.loop import resume as resume_run
+
+        with _watched(console, task, quiet) as observer:
+            result = resume_run(run, task=task, observer=observer)
+        _conclude(console, task, result, eval_seeds, eval_steps)
+
+
+@app.command()
+def evaluate(
+    subject: Annotated[str, SUBJECT],
+    task: Annotated[
+        str | None,
+        typer.Option(help="The task to evaluate on.", show_default="the run's own"),
+    ] = None,
+    seeds: Annotated[int, SEEDS] = 5,
+    steps: Annotated[int | None, STEPS] = None,
+    network: Annotated[str | None, NETWORK] = None,
+    data_dir: Annotated[Path | None, DATA_DIR] = None,
+    target: Annotated[str | None, TARGET] = None,
+    kind: Annotated[str | None, KIND] = None,
+    drop_missing: Annotated[bool, DROP_MISSING] = False,
+) -> None:
+    """Compare a loss with the task's usual one on test data."""
+    from evoloss import runs
+
+    chosen = runs.subject(subject)
+    options = _given(
+        network=network, data_dir=data_dir, target=target, kind=kind,
+        drop_missing=drop_missing or None,
+    )  # fmt: skip
+    if task is not None:
+        options["spec"] = task
+    elif chosen.source is not None:
+        options = {**chosen.source, **options}
+    else:
+        raise UserError(f"'{subject}' says nothing of a task: name one with --task")
+    from evoloss.tasks.registry import load_task
+
+    loaded = load_task(**options)
+    console = _console()
+    for note in loaded.notes:
+        console.print(f"note: {note}", markup=False)
+    _compare(console, loaded, chosen, seeds, steps)
+
+
+@app.command()
+def export(
+    subject: Annotated[str, SUBJECT],
+    format: Annotated[str, typer.Option(help="torch, latex, sympy or json.")] = "torch",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file.", show_default="the terminal")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    transform: Annotated[
+        str | None,
+        typer.Option(
+            help="What makes a network's raw output the prediction f: identity, sigmoid or softmax.",
+            show_default="the run's own; identity for an expression",
+        ),
+    ] = None,
+) -> None:
+    """Write a loss for use elsewhere; the PyTorch file needs only torch."""
+    from evoloss import runs
+    from evoloss.lang.export import export as export_loss
+
+    chosen = runs.subject(subject)
+    text = export_loss(chosen.expression, runs.transform(transform, chosen), format)
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        with output.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(f"'{output}' exists: overwrite it with --force") from None
+    except OSError as error:
+        raise UserError(f"cannot write '{output}': {error.strerror}") from error
+
+
+@app.command()
+def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> None:
+    """Tell what a run has found so far, and what it cost."""
+    from evoloss import report, runs
+    from evoloss.store import Store
+
+    with Store.open(run, write=False) as store:
+        candidates = store.candidates()
+        description = runs.description(store, candidates)
+        found, spent = runs.losses(store, candidates), runs.spent(store, candidates)
+    if as_json:
+        _write_json(description)
+        return
+    console = _console()
+    console.print(report.run(description))
+    if found.best is None:
+        console.print("no loss has been scored yet")
+        return
+    measure = report.Measure(description["metric"], description["higher_is_better"])
+    console.print(report.found_loss(found.best, measure))
+    console.print(report.front(found.front, measure))
+    console.print(report.candidates(runs.ranked(candidates)[:10], measure))
+    for record in description["evaluations"]:
+        console.print(report.comparison(record))
+    console.print(report.budget(spent))
+
+
+@app.command("runs")
+def list_runs(
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="A folder of runs.", show_default="runs")
+    ] = None,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """List the runs in a folder."""
+    from evoloss import runs
+
+    folder = directory or runs.FOLDER
+    summaries = [runs.summary(each) for each in runs.runs_in(folder)]
+    if as_json:
+        _write_json(summaries)
+    elif not summaries:
+        typer.echo(f"no runs in '{folder}': start one with `evoloss search TASK`")
+    else:
+        from evoloss import report
+
+        _console().print(report.runs(summaries))
+
+
+@app.command()
+def tasks() -> None:
+    """List the named tasks."""
+    from evoloss.tasks.registry import TASKS
+
+    for name, description in TASKS.items():
+        typer.echo(f"{name:14} {description}")
+
+
+@app.command("zoo")
+def list_zoo() -> None:
+    """List the known losses."""
+    from evoloss.lang import zoo
+    from evoloss.lang.text import to_text
+
+    for name, entry in zoo.ZOO.items():
+        typer.echo(f"{name:26} {entry.kind:14} {to_text(zoo.loss(name), digits=4)}")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given, so that the others keep the defaults of what takes them."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _introduce(console: Console, task: Task, directory: Path) -> None:
+    console.print(f"task {task.name}, network {task.network_name}, run {directory}", markup=False)
+    for note in task.notes:
+        console.print(f"note: {note}", markup=False)
+
+
+@contextmanager
+def _watched(console: Console, task: Task, quiet: bool) -> Iterator[Observer | None]:
+    from evoloss.display import display
+
+    with nullcontext() if quiet else display(console, task.metric.name) as observer:
+        yield observer
+
+
+@contextmanager
+def _stoppable(directory: Path) -> Iterator[None]:
+    """Ctrl-C ends with what is saved and how to go on: every finished generation is."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(_stopped(directory), err=True)
+        raise typer.Exit(130) from None
+
+
+def _stopped(directory: Path) -> str:
+    from evoloss.store import Store
+
+    try:
+        with Store.open(directory, write=False) as store:
+            if store.outcome is not None:
+                return f"stopped; the search is finished, see: evoloss show {directory}"
+            return (
+                f"stopped after generation {store.generations}; "
+                f"resume with: evoloss resume {directory}"
+            )
+    except UserError:
+        return "stopped before anything was saved"
+
+
+def _conclude(console: Console, task: Task, result: Result, seeds: int, steps: int | None) -> None:
+    """The report at the end of a search."""
+    from evoloss import report, runs
+
+    measure = report.Measure(task.metric.name, task.metric.higher_is_better)
+    console.print(report.found_loss(result.best, measure))
+    console.print(report.front(result.front, measure))
+    found = runs.Subject("found", result.best.expression, result.run)
+    _compare(console, task, found, seeds, steps)
+    console.print(report.budget(result.budget))
+    console.print(
+        f"next: evoloss export {result.run} -o loss.py | evoloss show {result.run}", markup=False
+    )
+
+
+def _compare(console: Console, task: Task, subject: Any, seeds: int, steps: int | None) -> None:
+    """Evaluates on test data against the usual loss, prints it, and keeps it with the run."""
+    from evoloss import report, runs
+    from evoloss.discovery.evaluate import evaluate as evaluate_losses
+    from evoloss.lang.parse import parse
+    from evoloss.store import Store
+
+    losses = {subject.label: subject.expression, "usual": parse(task.usual_loss)}
+    with console.status("training on test episodes"):
+        evaluation = evaluate_losses(task, losses, seeds=seeds, steps=steps)
+    record = runs.evaluation_record(evaluation)
+    console.print(report.comparison(record))
+    if subject.run is not None:
+        with Store.open(subject.run, write=True) as store:
+            store.add_evaluation(record)
+
+
+def _write_json(data: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(data, indent=2))
+
+
+def main() -> None:
+    """The entry point `evoloss`: a user's mistake is one line and status 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"evoloss: error: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,195 @@
+"""What a search found, cost and is worth, as tables and sentences for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from evoloss.discovery.candidate import Candidate
+from evoloss.discovery.comparison import Comparison, Verdict, compare
+from evoloss.discovery.result import Budget, FoundLoss
+from evoloss.display import clock, formula, loss_text
+from evoloss.lang.parse import parse_expression
+from evoloss.lang.text import to_text
+
+
+class Measure(NamedTuple):
+    """The metric as a reader sees it: errors inside, its own values outside."""
+
+    name: str
+    higher_is_better: bool
+
+    def shown(self, error: float | None) -> str:
+        """The metric's own value for an error, to four digits."""
+        if error is None:
+            return "–"
+        return f"{-error if self.higher_is_better else error:.4g}"
+
+
+def found_loss(found: FoundLoss, measure: Measure) -> RenderableType:
+    """The loss itself, large, with what is known of it from the search."""
+    return Group(
+        Text("loss of one output, y the target and f the prediction", style="dim"),
+        Text.assemble("  ", formula(str(found)), style="bold"),
+        Text(
+            f"complexity {found.complexity}, validation {measure.name} {measure.shown(found.error)}"
+        ),
+    )
+
+
+def front(losses: Sequence[FoundLoss], measure: Measure) -> Table:
+    """The Pareto front: no loss found is both simpler and better than one of these."""
+    table = _table("Pareto front", "complexity", f"validation {measure.name}", "loss")
+    for each in losses:
+        table.add_row(str(each.complexity), measure.shown(each.error), formula(str(each)))
+    return table
+
+
+def candidates(best: Sequence[Candidate], measure: Measure) -> Table:
+    """Candidates with where they came from."""
+    table = _table(
+        f"Best {len(best)} of the search",
+        "id", "generation", f"validation {measure.name}", "made by", "from", "loss",
+    )  # fmt: skip
+    for each in best:
+        table.add_row(
+            str(each.id),
+            str(each.generation + 1),
+            measure.shown(each.error),
+            each.operator,
+            ", ".join(map(str, each.parents)) or "–",
+            formula(loss_text(each)),
+        )
+    return table
+
+
+def comparison(record: Mapping[str, Any]) -> RenderableType:
+    """The table of an evaluation: the loss in question, the usual one, and the verdict.
+
+    record: as `evoloss.runs.evaluation_record` makes it.
+    """
+    measure = Measure(record["metric"], record["higher_is_better"])
+    mine, usual = record["rows"]
+    table = _table(
+        f"Test data of {record['task']}: {len(mine['scores'])} seeds, "
+        f"{record['steps']} training steps each",
+        "loss",
+        f"test {measure.name}",
+        "±",
+        "formula",
+    )
+    for row in (mine, usual):
+        mean, spread = mean_and_spread(_scores(row))
+        text = to_text(parse_expression(row["formula"]), digits=4)
+        table.add_row(row["label"], mean, spread, formula(text))
+    compared = compare(_scores(mine), _scores(usual), higher_is_better=measure.higher_is_better)
+    styles = {Verdict.BETTER: "green", Verdict.NO_DIFFERENCE: "yellow"}
+    sentence = verdict(compared, measure, mine["label"])
+    return Group(table, Text(sentence, style=styles.get(compared.verdict, "red")))
+
+
+def _scores(row: Mapping[str, Any]) -> list[float]:
+    return [math.nan if score is None else score for score in row["scores"]]
+
+
+def mean_and_spread(scores: Sequence[float]) -> tuple[str, str]:
+    """Mean and standard deviation of the scores; says how many trainings had none."""
+    finite = [score for score in scores if math.isfinite(score)]
+    if len(finite) < len(scores):
+        return f"{len(scores) - len(finite)} of {len(scores)} failed", "–"
+    return f"{fmean(finite):.4g}", f"{stdev(finite):.2g}" if len(finite) > 1 else "–"
+
+
+def verdict(compared: Comparison, measure: Measure, label: str) -> str:
+    """One honest sentence on a loss against the usual one."""
+    seeds = f"{compared.seeds} seed" + "s" * (compared.seeds != 1)
+    if compared.verdict is Verdict.FAILED:
+        mine, usual = compared.failures
+        return (
+            f"No comparison: of {seeds}, training failed on {mine} with the {label} loss "
+            f"and on {usual} with the usual one."
+        )
+    lower = (compared.gain > 0) != measure.higher_is_better
+    change = (
+        f"its {measure.name} is {'lower' if lower else 'higher'} by {abs(compared.gain):.3g} "
+        "on average"
+    )
+    if compared.p is None:
+        return f"One seed says nothing about the difference ({change}): take --seeds 5 or more."
+    test = f"paired t-test over {seeds}, p = {compared.p:.2g}"
+    if compared.gain == 0:
+        return f"No difference: both losses have the same mean {measure.name} ({test})."
+    if compared.verdict is Verdict.NO_DIFFERENCE:
+        return (
+            f"No difference shown on test data: the {label} loss looks "
+            f"{'better' if compared.gain > 0 else 'worse'} ({change}), "
+            f"but not beyond chance ({test})."
+        )
+    comparative = "better" if compared.verdict is Verdict.BETTER else "WORSE"
+    return f"The {label} loss is {comparative} than the usual one on test data: {change} ({test})."
+
+
+def budget(spent: Budget) -> RenderableType:
+    """What the search cost."""
+    stages = " · ".join(
+        f"{stage} {seconds:.1f} s"
+        for stage, seconds in sorted(spent.seconds.items(), key=lambda item: -item[1])
+    )
+    return Text(
+        f"spent: {spent.candidates:,} candidates, {spent.evaluated:,} of them trained, "
+        f"{spent.steps:,} gradient steps, {clock(sum(spent.seconds.values()))}"
+        + (f" ({stages})" if stages else "")
+    )
+
+
+def run(description: Mapping[str, Any]) -> RenderableType:
+    """What run it is, how far it is, and what became of its candidates."""
+    counts = " · ".join(f"{count} {fate}" for fate, count in description["fates"].items())
+    return Text(
+        f"run {description['run']}: {description['state']}, "
+        f"generation {description['generations']}/{description['generations_planned']}\n"
+        f"task {description['task']}, network {description['network']}, "
+        f"preset {description['preset']}, seed {description['seed']}, "
+        f"created {description['created']}\n"
+        f"{description['candidates']} candidates" + (f": {counts}" if counts else "")
+    )
+
+
+def runs(summaries: Sequence[Mapping[str, Any]]) -> Table:
+    """One line a run."""
+    table = _table(None, "run", "task", "network", "preset", "seed", "generations", "best", "state")
+    for each in summaries:
+        if "problem" in each:
+            table.add_row(each["run"], *["–"] * 6, Text(each["problem"], style="red"))
+            continue
+        measure = Measure(each["metric"], each["higher_is_better"])
+        best = "–" if each["best_error"] is None else (
+            f"{measure.name} {measure.shown(each['best_error'])}"
+        )  # fmt: skip
+        table.add_row(
+            each["run"],
+            each["task"],
+            each["network"],
+            each["preset"],
+            str(each["seed"]),
+            f"{each['generations']}/{each['generations_planned']}",
+            best,
+            each["state"],
+        )
+    return table
+
+
+def _table(title: str | None, *columns: str) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for column in columns:
+        table.add_column(Text(column), overflow="fold")
+    return table

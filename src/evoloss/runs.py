@@ -1,0 +1,217 @@
+"""What is known of a run without its task: read from the store, for the command line."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from evoloss.discovery.archive import pareto
+from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.result import Budget, FoundLoss
+from evoloss.errors import LossError, UserError
+from evoloss.lang import zoo
+from evoloss.lang.expr import Expr, complexity
+from evoloss.lang.fingerprint import Output
+from evoloss.lang.parse import parse
+from evoloss.lang.text import to_text
+from evoloss.store import Store
+from evoloss.store.store import FILE
+
+if TYPE_CHECKING:
+    from evoloss.discovery.evaluate import Evaluation
+
+FOLDER = Path("runs")
+"""Where runs go unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A loss that a command is about. run, output, source: of the run it comes from, if any."""
+
+    label: str
+    expression: Expr
+    run: Path | None = None
+    output: str | None = None
+    source: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a run has found so far; best is None while nothing has been scored."""
+
+    best: FoundLoss | None
+    front: tuple[FoundLoss, ...]
+
+
+def new_directory(task: str) -> Path:
+    """The first free `runs/<task>-<number>`."""
+    name = re.sub(r"[^\w.-]+", "-", task).strip("-.") or "task"
+    number = 1
+    while (FOLDER / f"{name}-{number}").exists():
+        number += 1
+    return FOLDER / f"{name}-{number}"
+
+
+def subject(text: str) -> Subject:
+    """The loss that a run directory, the name of a known loss, or an infix text stands for."""
+    if Path(text).is_dir():
+        return _of_run(Path(text))
+    if text in zoo.ZOO:
+        return Subject(text, zoo.loss(text))
+    try:
+        return Subject("given", parse(text))
+    except LossError:
+        if re.fullmatch(r"[\w./~-]+", text) and re.search(r"[./~]|\w{2}", text):
+            raise UserError(
+                f"'{text}' is no run directory, no known loss (`evoloss zoo`) and no expression"
+            ) from None
+        raise
+
+
+def _of_run(directory: Path) -> Subject:
+    with Store.open(directory, write=False) as store:
+        best = losses(store, store.candidates()).best
+        if best is None:
+            raise UserError(
+                f"run '{directory}' has no scored loss yet: `evoloss resume {directory}` first"
+            )
+        return Subject("found", best.expression, directory, best.output, store.task)
+
+
+def losses(store: Store, candidates: tuple[Candidate, ...]) -> Losses:
+    """The best and the Pareto front: final ones of a finished run, else as they stand."""
+    output, outcome = store.about["output"], store.outcome
+    by_id = {each.id: each for each in candidates}
+    if outcome is not None:
+        errors = {int(id): error for id, error in outcome["errors"].items()}
+        front = [by_id[id] for id in outcome["front"]]
+        best = by_id[outcome["best"]]
+        return Losses(
+            FoundLoss(best, errors[best.id], output),
+            tuple(FoundLoss(each, errors[each.id], output) for each in front),
+        )
+    scored = ranked(candidates)
+    pairs = [(each, each.error) for each in scored if each.error is not None]
+    found = [FoundLoss(each, each.error or 0.0, output) for each in pareto(pairs)]
+    return Losses(min(found, key=lambda each: each.error, default=None), tuple(found))
+
+
+def ranked(candidates: tuple[Candidate, ...]) -> list[Candidate]:
+    """The scored candidates, best first; of equals the simpler."""
+    scored = [each for each in candidates if each.fate is Fate.SCORED and each.error is not None]
+    return sorted(scored, key=lambda each: (each.error, complexity(each.expression), each.id))
+
+
+def spent(store: Store, candidates: tuple[Candidate, ...]) -> Budget:
+    """What the saved generations cost."""
+    seconds = store.seconds()
+    if store.outcome is not None and store.outcome.get("finalists_seconds"):
+        seconds["finalists"] = store.outcome["finalists_seconds"]
+    return Budget(
+        candidates=len(candidates),
+        evaluated=sum(each.fate in (Fate.SCORED, Fate.RACED_OUT) for each in candidates),
+        steps=sum(each.steps for each in candidates),
+        seconds=seconds,
+    )
+
+
+def summary(directory: Path) -> dict[str, Any]:
+    """One run as plain data; what is wrong with it under `problem` if it cannot be read."""
+    try:
+        with Store.open(directory, write=False) as store:
+            return _summary(store)
+    except UserError as error:
+        return {"run": str(directory), "problem": str(error)}
+
+
+def _summary(store: Store) -> dict[str, Any]:
+    about, settings = store.about, store.settings
+    return {
+        "run": str(store.directory),
+        "task": about["task"],
+        "network": about["network"],
+        "preset": settings["preset"],
+        "seed": settings["seed"],
+        "generations": store.generations,
+        "generations_planned": settings["generations"],
+        "metric": about["metric"],
+        "higher_is_better": about["higher_is_better"],
+        "best_error": store.best_error,
+        "state": state(store),
+        "created": about["created"],
+    }
+
+
+def state(store: Store) -> str:
+    """Whether the run is finished, running now, or broken off."""
+    if store.outcome is not None:
+        return "finished"
+    return "broken off" if store.writer is None else f"running (process {store.writer})"
+
+
+def runs_in(directory: Path) -> list[Path]:
+    """The run directories in a folder, or the folder itself if it is a run; by name."""
+    if (directory / FILE).exists():
+        return [directory]
+    if not directory.is_dir():
+        if directory == FOLDER:
+            return []
+        raise UserError(f"folder '{directory}' does not exist: give the folder of the runs")
+    return sorted(each.parent for each in directory.glob(f"*/{FILE}"))
+
+
+def description(store: Store, candidates: tuple[Candidate, ...]) -> dict[str, Any]:
+    """Everything `evoloss show` tells, as plain data."""
+    found, budget = losses(store, candidates), spent(store, candidates)
+    return {
+        **_summary(store),
+        "settings": store.settings,
+        "best": None if found.best is None else _plain(found.best),
+        "front": [_plain(each) for each in found.front],
+        "fates": dict(Counter(each.fate.value for each in candidates)),
+        "candidates": budget.candidates,
+        "evaluated": budget.evaluated,
+        "steps": budget.steps,
+        "seconds": budget.seconds,
+        "evaluations": store.evaluations(),
+    }
+
+
+def _plain(loss: FoundLoss) -> dict[str, Any]:
+    return {
+        "id": loss.candidate.id,
+        "formula": to_text(loss.expression),
+        "complexity": loss.complexity,
+        "error": loss.error,
+    }
+
+
+def evaluation_record(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation as plain data, for the store; a failed training has the score None."""
+    return {
+        "task": evaluation.task,
+        "metric": evaluation.metric,
+        "higher_is_better": evaluation.higher_is_better,
+        "steps": evaluation.steps,
+        "rows": [
+            {
+                "label": row.label,
+                "formula": to_text(row.expression),
+                "scores": [score if math.isfinite(score) else None for score in row.scores],
+            }
+            for row in evaluation.rows
+        ],
+    }
+
+
+def transform(given: str | None, of: Subject) -> Output:
+    """The output transform to export a loss with: the given one, else the run's, else identity."""
+    name = given or of.output or "identity"
+    for known in get_args(Output):
+        if name == known:
+            return known  # type: ignore[no-any-return]
+    raise UserError(f"unknown transform '{name}': choose {', '.join(get_args(Output))}")
