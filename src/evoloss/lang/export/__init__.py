@@ -105,7 +105,6 @@ def _check_sympy(source: str, expr: Expr, output: Output) -> None:
 
     from evoloss.lang.evaluate import numpy_value
     from evoloss.lang.fingerprint import probes
-from evoloss.lang.types import Output
 
     namespace: dict[str, Any] = {}
     exec(source, namespace)
