@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from evoloss.discovery.progress import Observer
     from evoloss.discovery.result import Result
+    from evoloss.runs import Subject
     from evoloss.tasks.task import Task
 
 app = typer.Typer(
@@ -194,8 +196,7 @@ def evaluate(
 
     loaded = load_task(**options)
     console = _console()
-    for note in loaded.notes:
-        console.print(f"note: {note}", markup=False)
+    _introduce(console, loaded, chosen.run)
     _compare(console, loaded, chosen, seeds, steps)
 
 
@@ -210,7 +211,7 @@ def export(
     transform: Annotated[
         str | None,
         typer.Option(
-            help="What makes a network's raw output the prediction f: identity, sigmoid or softmax.",
+            help="From the network's raw output to f: identity, sigmoid or softmax.",
             show_default="the run's own; identity for an expression",
         ),
     ] = None,
@@ -312,10 +313,11 @@ def _console() -> Console:
     return Console(highlight=False)
 
 
-def _introduce(console: Console, task: Task, directory: Path) -> None:
-    console.print(f"task {task.name}, network {task.network_name}, run {directory}", markup=False)
-    for note in task.notes:
-        console.print(f"note: {note}", markup=False)
+def _introduce(console: Console, task: Task, directory: Path | None) -> None:
+    where = "" if directory is None else f", run {directory}"
+    text = f"task {task.name}, network {task.network_name}{where}"
+    for line in (text, *(f"note: {note}" for note in task.notes)):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -328,27 +330,14 @@ def _watched(console: Console, task: Task, quiet: bool) -> Iterator[Observer | N
 
 @contextmanager
 def _stoppable(directory: Path) -> Iterator[None]:
-    """Ctrl-C ends with what is saved and how to go on: every finished generation is."""
+    """Ctrl-C ends with how to go on; every finished generation is saved already."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(_stopped(directory), err=True)
+        from evoloss.runs import stopped
+
+        typer.echo(stopped(directory), err=True)
         raise typer.Exit(130) from None
-
-
-def _stopped(directory: Path) -> str:
-    from evoloss.store import Store
-
-    try:
-        with Store.open(directory, write=False) as store:
-            if store.outcome is not None:
-                return f"stopped; the search is finished, see: evoloss show {directory}"
-            return (
-                f"stopped after generation {store.generations}; "
-                f"resume with: evoloss resume {directory}"
-            )
-    except UserError:
-        return "stopped before anything was saved"
 
 
 def _conclude(console: Console, task: Task, result: Result, seeds: int, steps: int | None) -> None:
@@ -361,12 +350,13 @@ def _conclude(console: Console, task: Task, result: Result, seeds: int, steps: i
     found = runs.Subject("found", result.best.expression, result.run)
     _compare(console, task, found, seeds, steps)
     console.print(report.budget(result.budget))
-    console.print(
-        f"next: evoloss export {result.run} -o loss.py | evoloss show {result.run}", markup=False
-    )
+    if result.run is not None:
+        run = shlex.quote(str(result.run))
+        hints = f"PyTorch code:  evoloss export {run} -o loss.py\nthis and more: evoloss show {run}"
+        console.print(hints, markup=False, soft_wrap=True)
 
 
-def _compare(console: Console, task: Task, subject: Any, seeds: int, steps: int | None) -> None:
+def _compare(console: Console, task: Task, subject: Subject, seeds: int, steps: int | None) -> None:
     """Evaluates on test data against the usual loss, prints it, and keeps it with the run."""
     from evoloss import report, runs
     from evoloss.discovery.evaluate import evaluate as evaluate_losses
@@ -374,12 +364,13 @@ def _compare(console: Console, task: Task, subject: Any, seeds: int, steps: int 
     from evoloss.store import Store
 
     losses = {subject.label: subject.expression, "usual": parse(task.usual_loss)}
-    with console.status("training on test episodes"):
-        evaluation = evaluate_losses(task, losses, seeds=seeds, steps=steps)
-    record = runs.evaluation_record(evaluation)
-    console.print(report.comparison(record))
-    if subject.run is not None:
-        with Store.open(subject.run, write=True) as store:
+    # Opened first: a run that cannot be written to is told before the work, not after it.
+    with nullcontext() if subject.run is None else Store.open(subject.run, write=True) as store:
+        with console.status("training on test episodes"):
+            evaluation = evaluate_losses(task, losses, seeds=seeds, steps=steps)
+        record = runs.evaluation_record(evaluation)
+        console.print(report.comparison(record))
+        if store is not None:
             store.add_evaluation(record)
 
 

@@ -119,12 +119,12 @@ class LiveDisplay:
         )
         rows.add_row("best so far", self._best(progress))
         rows.add_row("validation", _score(progress, self.metric))
-        rows.add_row("candidates", f"{progress.candidates} · {fates(progress.fates)}")
+        rows.add_row("candidates", f"{progress.candidates}, {progress.per_second:.1f} a second")
+        rows.add_row("their fates", fates(progress.fates))
         rows.add_row(
             "time",
-            f"{clock(progress.seconds + since)}"
-            + ("" if left is None else f", {clock(max(left - since, 0.0))} left")
-            + f", {progress.per_second:.1f} candidates a second",
+            clock(progress.seconds + since)
+            + ("" if left is None else f", {clock(max(left - since, 0.0))} left"),
         )
         return Group(rows)
 

@@ -44,20 +44,17 @@ def found_loss(found: FoundLoss, measure: Measure) -> RenderableType:
     )
 
 
-def front(losses: Sequence[FoundLoss], measure: Measure) -> Table:
+def front(losses: Sequence[FoundLoss], measure: Measure) -> RenderableType:
     """The Pareto front: no loss found is both simpler and better than one of these."""
-    table = _table("Pareto front", "complexity", f"validation {measure.name}", "loss")
+    table = _table("complexity", f"validation {measure.name}", "loss")
     for each in losses:
         table.add_row(str(each.complexity), measure.shown(each.error), formula(str(each)))
-    return table
+    return _titled("Pareto front", table)
 
 
-def candidates(best: Sequence[Candidate], measure: Measure) -> Table:
+def candidates(best: Sequence[Candidate], measure: Measure) -> RenderableType:
     """Candidates with where they came from."""
-    table = _table(
-        f"Best {len(best)} of the search",
-        "id", "generation", f"validation {measure.name}", "made by", "from", "loss",
-    )  # fmt: skip
+    table = _table("id", "generation", f"validation {measure.name}", "made by", "from", "loss")
     for each in best:
         table.add_row(
             str(each.id),
@@ -67,7 +64,7 @@ def candidates(best: Sequence[Candidate], measure: Measure) -> Table:
             ", ".join(map(str, each.parents)) or "–",
             formula(loss_text(each)),
         )
-    return table
+    return _titled(f"Best {len(best)} candidates", table)
 
 
 def comparison(record: Mapping[str, Any]) -> RenderableType:
@@ -77,14 +74,7 @@ def comparison(record: Mapping[str, Any]) -> RenderableType:
     """
     measure = Measure(record["metric"], record["higher_is_better"])
     mine, usual = record["rows"]
-    table = _table(
-        f"Test data of {record['task']}: {len(mine['scores'])} seeds, "
-        f"{record['steps']} training steps each",
-        "loss",
-        f"test {measure.name}",
-        "±",
-        "formula",
-    )
+    table = _table("loss", f"test {measure.name}", "±", "formula")
     for row in (mine, usual):
         mean, spread = mean_and_spread(_scores(row))
         text = to_text(parse_expression(row["formula"]), digits=4)
@@ -92,7 +82,15 @@ def comparison(record: Mapping[str, Any]) -> RenderableType:
     compared = compare(_scores(mine), _scores(usual), higher_is_better=measure.higher_is_better)
     styles = {Verdict.BETTER: "green", Verdict.NO_DIFFERENCE: "yellow"}
     sentence = verdict(compared, measure, mine["label"])
-    return Group(table, Text(sentence, style=styles.get(compared.verdict, "red")))
+    title = (
+        f"Test data of {record['task']}, {_seeds(compared.seeds)}, "
+        f"{record['steps']} training steps each"
+    )
+    return Group(_titled(title, table), Text(sentence, styles.get(compared.verdict, "red")))
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed" + "s" * (count != 1)
 
 
 def _scores(row: Mapping[str, Any]) -> list[float]:
@@ -109,7 +107,7 @@ def mean_and_spread(scores: Sequence[float]) -> tuple[str, str]:
 
 def verdict(compared: Comparison, measure: Measure, label: str) -> str:
     """One honest sentence on a loss against the usual one."""
-    seeds = f"{compared.seeds} seed" + "s" * (compared.seeds != 1)
+    seeds = _seeds(compared.seeds)
     if compared.verdict is Verdict.FAILED:
         mine, usual = compared.failures
         return (
@@ -125,7 +123,7 @@ def verdict(compared: Comparison, measure: Measure, label: str) -> str:
         return f"One seed says nothing about the difference ({change}): take --seeds 5 or more."
     test = f"paired t-test over {seeds}, p = {compared.p:.2g}"
     if compared.gain == 0:
-        return f"No difference: both losses have the same mean {measure.name} ({test})."
+        return f"No difference: both losses have the same mean {measure.name} over {seeds}."
     if compared.verdict is Verdict.NO_DIFFERENCE:
         return (
             f"No difference shown on test data: the {label} loss looks "
@@ -164,7 +162,7 @@ def run(description: Mapping[str, Any]) -> RenderableType:
 
 def runs(summaries: Sequence[Mapping[str, Any]]) -> Table:
     """One line a run."""
-    table = _table(None, "run", "task", "network", "preset", "seed", "generations", "best", "state")
+    table = _table("run", "task", "network", "preset", "seed", "done", "best", "state")
     for each in summaries:
         if "problem" in each:
             table.add_row(each["run"], *["–"] * 6, Text(each["problem"], style="red"))
@@ -186,10 +184,14 @@ def runs(summaries: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _table(title: str | None, *columns: str) -> Table:
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+def _table(*columns: str) -> Table:
+    """A plain table in which formulas and paths are wrapped and nothing else is."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(Text(column), overflow="fold")
+        wide = column in ("loss", "formula", "run", "task", "state")
+        table.add_column(Text(column), overflow="fold", no_wrap=not wide)
     return table
+
+
+def _titled(title: str, table: Table) -> RenderableType:
+    return Group(Text(f"\n{title}", style="bold"), table)

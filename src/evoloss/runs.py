@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ from evoloss.discovery.result import Budget, FoundLoss
 from evoloss.errors import LossError, UserError
 from evoloss.lang import zoo
 from evoloss.lang.expr import Expr, complexity
-from evoloss.lang.fingerprint import Output
 from evoloss.lang.parse import parse
 from evoloss.lang.text import to_text
+from evoloss.lang.types import Output
 from evoloss.store import Store
 from evoloss.store.store import FILE
 
@@ -142,15 +143,29 @@ def _summary(store: Store) -> dict[str, Any]:
         "higher_is_better": about["higher_is_better"],
         "best_error": store.best_error,
         "state": state(store),
+        "process": store.writer,
         "created": about["created"],
     }
 
 
 def state(store: Store) -> str:
     """Whether the run is finished, running now, or broken off."""
-    if store.outcome is not None:
-        return "finished"
-    return "broken off" if store.writer is None else f"running (process {store.writer})"
+    if store.writer is not None:
+        return "running"
+    return "broken off" if store.outcome is None else "finished"
+
+
+def stopped(directory: Path) -> str:
+    """What to tell whoever stopped a search: how far it is and how to go on."""
+    run = shlex.quote(str(directory))
+    try:
+        with Store.open(directory, write=False) as store:
+            if store.outcome is not None:
+                return f"stopped; the search itself is finished, see: evoloss show {run}"
+            done = store.generations
+            return f"stopped after generation {done}; resume with: evoloss resume {run}"
+    except UserError:
+        return "stopped before anything was saved"
 
 
 def runs_in(directory: Path) -> list[Path]:

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from evoloss.errors import UserError
 from evoloss.discovery.randomness import Purpose, stream, torch_seed
+from evoloss.errors import UserError
 
 PLACES = [
     (seed, purpose, *key)

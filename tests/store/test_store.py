@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import evoloss
+from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.errors import UserError
 from evoloss.lang.expr import Expr, size
 from evoloss.lang.parse import parse, parse_expression
-from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.store import Store
 from evoloss.store.schema import COLUMNS, TABLES, formula, from_row, to_row
 from strategies import expressions

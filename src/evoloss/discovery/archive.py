@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from evoloss.discovery.candidate import Candidate, Fate
@@ -20,6 +21,8 @@ class Archive:
         self.settings = settings
         self.output = output
         self.history: list[Candidate] = []
+        self.fates: Counter[Fate] = Counter()
+        self.best: Candidate | None = None
         self._by_form: dict[str, int] = {}
         self._by_untuned_gradient: dict[str, int] = {}
         self._by_tuned_gradient: dict[str, int] = {}
@@ -50,6 +53,9 @@ class Archive:
         """Takes a finished generation in."""
         for candidate in candidates:
             self.history.append(candidate)
+            self.fates[candidate.fate] += 1
+            if candidate.fate is Fate.SCORED:
+                self.best = min(self.best or candidate, candidate, key=_merit)
             self._by_form.setdefault(candidate.canonical, candidate.id)
             if candidate.same_as is None and self.settings.equivalence:
                 for seen, loss in (
@@ -68,19 +74,7 @@ class Archive:
     @property
     def scored(self) -> list[Candidate]:
         """Those trained to the full budget, each once, best first."""
-        return sorted(
-            (each for each in self.history if each.fate is Fate.SCORED),
-            key=lambda each: (each.error, complexity(each.expression), each.id),
-        )
-
-    @property
-    def best(self) -> Candidate | None:
-        """The lowest error; of equals the simplest."""
-        return min(
-            (each for each in self.history if each.fate is Fate.SCORED),
-            key=lambda each: (each.error, complexity(each.expression), each.id),
-            default=None,
-        )
+        return sorted((each for each in self.history if each.fate is Fate.SCORED), key=_merit)
 
     def standing(self, generation: Sequence[Candidate]) -> dict[int, float | None]:
         """Ranks for selection by id: full scores first, then who left the race late and low."""
@@ -94,6 +88,12 @@ class Archive:
 
         ranks = {each.id: float(rank) for rank, each in enumerate(sorted(able, key=key))}
         return {each.id: ranks.get(each.id) for each in generation}
+
+
+def _merit(candidate: Candidate) -> tuple[float, int, int]:
+    """The lowest error first; of equals the simplest, then the earliest."""
+    error = float("inf") if candidate.error is None else candidate.error
+    return error, complexity(candidate.expression), candidate.id
 
 
 def pareto(errors: Sequence[tuple[Candidate, float]]) -> list[Candidate]:

@@ -235,8 +235,8 @@ class _Run:
     def _report(self, stage: str, share: float) -> None:
         if self.observer is None:
             return
-        settings, history = self.settings, self.archive.history
-        best, seconds = self.archive.best, time.perf_counter() - self.started
+        settings, best = self.settings, self.archive.best
+        seconds = time.perf_counter() - self.started
         finished = self.generation - self.began_at
         left = settings.generations - self.generation
         self.observer(
@@ -247,8 +247,8 @@ class _Run:
                 best=best,
                 best_shown=None if best is None or best.error is None
                 else self.bench.task.metric.shown(best.error),
-                fates=Counter(each.fate for each in history),
-                candidates=len(history),
+                fates=self.archive.fates,
+                candidates=len(self.archive.history),
                 per_second=finished * settings.population / seconds if finished else 0.0,
                 seconds=seconds,
                 seconds_left=seconds / finished * left if finished else None,

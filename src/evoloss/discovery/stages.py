@@ -157,18 +157,16 @@ class Generation:
                 self._change(index, fate=Fate.SCORED, error=score.error, steps=steps)
 
     def _take_over(self) -> None:
-        """Duplicates and equivalents get the result, and the weights, of their original."""
+        """Duplicates and equivalents get the result of their original, but not its weights.
+
+        A tree of the same form may have other edges, or the same ones in another order.
+        """
         for index, candidate in enumerate(self.candidates):
             original = candidate
             while original.same_as is not None:
                 original = self._by_id(original.same_as)
             if original is not candidate:
-                self._change(
-                    index,
-                    same_as=original.id,
-                    error=original.error,
-                    phi=original.phi if candidate.fate is Fate.DUPLICATE else None,
-                )
+                self._change(index, same_as=original.id, error=original.error, phi=None)
 
     def _by_id(self, id: int) -> Candidate:
         if id >= self.first_id:

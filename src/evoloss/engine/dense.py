@@ -42,19 +42,26 @@ class _Layer:
 
 def dense_layers(module: nn.Module) -> list[_Layer] | None:
     """The layers of a module that is nothing but Linear and activations in a row, else None."""
-    if not isinstance(module, nn.Sequential | nn.Linear):
+    if type(module).forward not in (nn.Sequential.forward, nn.Linear.forward):
         return None
-    parts = list(module.named_children()) if isinstance(module, nn.Sequential) else [("", module)]
+    if any(part._forward_hooks or part._forward_pre_hooks for part in module.modules()):
+        return None
+    # Not `named_children`, which names a layer that occurs twice only once.
+    parts = list(module._modules.items()) or [("", module)]
+    # Frozen parameters are not among these, nor those that are another's under a second name.
+    trained = {name for name, p in module.named_parameters() if p.requires_grad}
     layers: list[_Layer] = []
     for index, (name, part) in enumerate(parts):
         prefix = f"{name}." if name else ""
-        if type(part) is nn.Linear and all(p.requires_grad for p in part.parameters()):
+        if type(part) is nn.Linear and all(
+            f"{prefix}{own}" in trained for own, _ in part.named_parameters()
+        ):
             bias = f"{prefix}bias" if part.bias is not None else None
             layers.append(_Layer(f"{prefix}weight", bias, _ACTIVATIONS[nn.Identity]))
-        elif type(part) in _ACTIVATIONS and layers:
+        elif part is not None and (activation := _ACTIVATIONS.get(type(part))) and layers:
             if layers[-1].activation is not _ACTIVATIONS[nn.Identity]:
                 return None
-            layers[-1] = _Layer(layers[-1].weight, layers[-1].bias, _ACTIVATIONS[type(part)])
+            layers[-1] = _Layer(layers[-1].weight, layers[-1].bias, activation)
         elif not (type(part) is nn.Flatten and index == 0 and part.start_dim == 1):
             return None
     return layers or None
@@ -104,7 +111,8 @@ class DenseStack:
         return moved
 
     def predict(self, theta: Tensor, x: Tensor) -> Tensor:
-        return self.forward(theta, x)
+        with torch.no_grad():
+            return self.forward(theta, x)
 
     def reseed(self, noise: int) -> None:
         """Nothing: these networks have no randomness of their own."""

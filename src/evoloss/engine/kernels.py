@@ -21,19 +21,26 @@ IDENTITY, SIGMOID, SOFTMAX = 0, 1, 2
 
 
 @compiled
-def gradients(code, operands, slots, constant, live, start, phi, F, Y, scale, G, first, last):
-    """G[p] = scale · ∂(Σ loss_p)/∂F[p] for p in [first, last); F has one row or one each."""
-    V, A, y, f, g = _workspace(start)
+def gradients(
+    code, operands, slots, constant, live, start, phi, R, Y, classes, output, scale, G, first, last
+):
+    """G[p] = scale · ∂(Σ loss_p)/∂R[p] for p in [first, last), through the output transform.
+
+    R: raw predictions, one row for all programs or one row each; rows of `classes` numbers.
+    """
+    size = max(1, BLOCK // classes) * classes
+    V, A, y, f, g = _workspace(start, size)
     for p in range(first, last):
         lo, hi = start[p], start[p + 1]
-        row = F[p if len(F) > 1 else 0]
-        for at in range(0, len(Y), BLOCK):
-            m = min(BLOCK, len(Y) - at)
+        row = R[p if len(R) > 1 else 0]
+        for at in range(0, len(Y), size):
+            m = min(size, len(Y) - at)
             for e in range(m):
                 y[e] = Y[at + e]
-                f[e] = row[at + e]
+            transform(row[at : at + m], f, classes, output, m)
             forward(code, operands, slots, constant, lo, hi, phi[p], y, f, V, m)
             gradient(code, operands, slots, live, lo, hi, phi[p], V, A, g, m)
+            pull_back(f, g, classes, output, m)
             for e in range(m):
                 G[p, at + e] = scale * g[e]
 
@@ -43,7 +50,7 @@ def values_and_gradients(
     code, operands, slots, constant, start, phi, F, Y, scale, L, G, Gphi, first, last
 ):
     """L[p], its gradient G[p] in the prediction and Gphi[p] in the weights, times scale."""
-    V, A, y, f, g = _workspace(start)
+    V, A, y, f, g = _workspace(start, BLOCK)
     for p in range(first, last):
         lo, hi = start[p], start[p + 1]
         row = F[p if len(F) > 1 else 0]
@@ -64,7 +71,7 @@ def values_and_gradients(
 @compiled
 def curvature(code, operands, slots, constant, start, phi, F, Y, scale, W, Z, H, Hphi, first, last):
     """The Hessian of L[p] in (F, φ) times the direction (W[p], Z[p]): H[p] and Hphi[p]."""
-    V, A, y, f, g = _workspace(start)
+    V, A, y, f, g = _workspace(start, BLOCK)
     D, B, w = np.empty_like(V), np.empty_like(V), np.empty_like(y)
     for p in range(first, last):
         lo, hi = start[p], start[p + 1]
@@ -95,13 +102,8 @@ def minimise(
     and Adam moves each number by its own gradient, so rows are independent of each other: all
     steps of one block of rows run while it stays in cache.
     """
-    rows = max(1, BLOCK // classes)
-    size = rows * classes
-    longest = 0
-    for p in range(len(start) - 1):
-        longest = max(longest, start[p + 1] - start[p])
-    V, A = np.empty((longest, size)), np.empty((longest, size))
-    f, g = np.empty(size), np.empty(size)
+    size = max(1, BLOCK // classes) * classes
+    V, A, _, f, g = _workspace(start, size)
     first_moment, second_moment = np.empty(size), np.empty(size)
     scale = classes / len(Y)
     for p in range(first, last):
@@ -168,10 +170,10 @@ def pull_back(f, g, classes, output, m):
 
 
 @compiled
-def _workspace(start):
+def _workspace(start, size):
     """Rows for the values and adjoints of the longest program, and one block of each input."""
     longest = 0
     for p in range(len(start) - 1):
         longest = max(longest, start[p + 1] - start[p])
-    V, A = np.empty((longest, BLOCK)), np.empty((longest, BLOCK))
-    return V, A, np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    V, A = np.empty((longest, size)), np.empty((longest, size))
+    return V, A, np.empty(size), np.empty(size), np.empty(size)

@@ -21,13 +21,14 @@ from torch import Tensor
 from evoloss.engine import kernels, torch_form
 from evoloss.engine.program import Programs, Weights, flatten
 from evoloss.lang.expr import Expr
+from evoloss.lang.types import Output
 
 Backend = Literal["fused", "torch"]
 OUTPUTS = {"identity": kernels.IDENTITY, "sigmoid": kernels.SIGMOID, "softmax": kernels.SOFTMAX}
 
-# Below this many node evaluations (half a millisecond or so) a second thread costs more than it
+# Below this many node evaluations (a fifth of a millisecond or so) a second thread costs more than it
 # brings, and much more when other programs want the cores.
-_WORTH_A_THREAD = 500_000
+_WORTH_A_THREAD = 250_000
 
 
 class LossPopulation:
@@ -49,21 +50,29 @@ class LossPopulation:
         return len(self.expressions)
 
     def initial_phi(self) -> Tensor:
-        """(P, N) float64: 1 on every edge, or the constants' own values; 1 in the padding."""
+        """(P, N) float64: 1 on every edge, or the constants' own values; 1 in the padding.
+
+        With weights `none` it holds the constant factors, and is to be passed on as it is.
+        """
         return torch.from_numpy(self.programs.phi.copy())
 
-    def gradient(self, prediction: Tensor, target: Tensor, phi: Tensor) -> Tensor:
-        """(P, B, C) gradient in the prediction.
+    def gradient(
+        self, raw: Tensor, target: Tensor, phi: Tensor, output: Output = "identity"
+    ) -> Tensor:
+        """(P, B, C) gradient in the raw prediction, through the output transform.
 
-        prediction: (P, B, C), or (1, B, C) where all losses see the same; target: (B, C).
+        raw: (P, B, C), or (1, B, C) where all losses see the same; target: (B, C).
         """
         if self.backend == "torch":
-            return torch_form.gradient(self, prediction, target, phi)
-        p, q = self.programs, _flat(prediction)
-        out = np.empty((len(self), q.shape[1]), dtype=q.dtype)
+            return torch_form.gradient(self, raw, target, phi, output)
+        p, r = self.programs, _flat(raw)
+        out = np.empty((len(self), r.shape[1]), dtype=r.dtype)
         shared = (p.code, p.operands, p.slots, p.constant, p.live, p.start, phi.numpy())
         scale = 1.0 / len(target)
-        self._run(kernels.gradients, *shared, q, _vector(target), scale, out)
+        self._run(
+            kernels.gradients, *shared, r, _vector(target), raw.shape[2], OUTPUTS[output], scale,
+            out,
+        )  # fmt: skip
         return torch.from_numpy(out).view(len(self), *target.shape)
 
     def values_and_gradients(
@@ -112,7 +121,7 @@ class LossPopulation:
         return torch.from_numpy(out).view(along.shape), torch.from_numpy(by_phi)
 
     def minimise(
-        self, raw: Tensor, target: Tensor, phi: Tensor, output: str, steps: int, lr: float
+        self, raw: Tensor, target: Tensor, phi: Tensor, output: Output, steps: int, lr: float
     ) -> Tensor:
         """Raw predictions (P, B, C) after `steps` of Adam on each loss, from raw (B, C).
 
@@ -132,7 +141,7 @@ class LossPopulation:
 
     def _run(self, kernel: Callable[..., None], *arguments: Any, work: int = 1) -> None:
         """The kernel over all programs, halved over two threads where that pays."""
-        evaluations = int(self.programs.start[-1]) * arguments[7].shape[-1] * work
+        evaluations = int(self.programs.start[-1]) * arguments[-1].shape[-1] * work
         if evaluations < _WORTH_A_THREAD or len(self._halves) == 2:
             kernel(*arguments, 0, len(self))
         else:

@@ -1,9 +1,11 @@
-"""The output transform f of a network's raw output, and its derivative in both modes."""
+"""The output transform f of a network's raw output, and its derivative."""
 
 from torch import Tensor
 
+from evoloss.lang.types import Output
 
-def transform(raw: Tensor, output: str) -> Tensor:
+
+def transform(raw: Tensor, output: Output) -> Tensor:
     """The prediction f (..., C) of raw outputs (..., C)."""
     if output == "softmax":
         return raw.softmax(-1)
@@ -12,15 +14,13 @@ def transform(raw: Tensor, output: str) -> Tensor:
     return raw
 
 
-def pull_back(f: Tensor, gradient: Tensor, output: str) -> Tensor:
-    """The gradient in the raw output, from the prediction f and the gradient in it."""
+def push_forward(f: Tensor, along: Tensor, output: Output) -> Tensor:
+    """The derivative of f along a direction (..., C) in the raw output.
+
+    Both transforms have a symmetric Jacobian, so this is their vector-Jacobian product as well.
+    """
     if output == "softmax":
-        inner = (gradient * f).sum(-1, keepdim=True)
-        return (gradient - inner) * f
+        return f * (along - (along * f).sum(-1, keepdim=True))
     if output == "sigmoid":
-        return gradient * f * (1.0 - f)
-    return gradient
-
-
-# Both transforms have a symmetric Jacobian, so the same function pushes tangents forward.
-push_forward = pull_back
+        return along * f * (1.0 - f)
+    return along

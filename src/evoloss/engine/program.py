@@ -6,6 +6,7 @@ named by its slot in φ; slot −1 is a fixed weight of 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evoloss.lang.expr import Call, Const, Expr, Input, walk
+from evoloss.lang.evaluate import numpy_value
+from evoloss.lang.expr import Call, Const, Expr, Input, inputs_of, walk
 from evoloss.lang.ops import ELEMENTWISE
 
 Weights = Literal["edges", "constants", "none"]
@@ -83,6 +85,10 @@ class _Flattener:
             elif self.weights == "constants" and isinstance(arg, Const):
                 slots[index] = self._slot(arg.value)
                 arg = Const(1.0)
+            elif self.weights == "none":
+                factor, arg = _without_factor(arg)
+                if factor != 1.0:
+                    slots[index] = self._slot(factor)
             operands[index] = self.add(arg)
         live = any(self.rows[operands[index]][4] for index in range(len(args)))
         return OPCODE[op], operands, slots, 0.0, live
@@ -92,10 +98,33 @@ class _Flattener:
         return len(self.phi) - 1
 
 
+def _without_factor(expr: Expr) -> tuple[float, Expr]:
+    """An operand as a number times the rest; an operand without inputs as a constant.
+
+    A tuned loss is full of both: every weight is a product, and evolution likes to build its
+    numbers from ones. Taking them out of the program makes it a third as long.
+    """
+    factor = 1.0
+    while isinstance(expr, Call) and expr.op == "mul":
+        left, right = expr.args
+        if isinstance(left, Const):
+            factor, expr = factor * left.value, right
+        elif isinstance(right, Const):
+            factor, expr = factor * right.value, left
+        else:
+            break
+    if isinstance(expr, Call) and not inputs_of(expr):
+        value = float(numpy_value(expr, {}))
+        if math.isfinite(value):
+            expr = Const(value)
+    return factor, expr
+
+
 def flatten(expressions: Sequence[Expr], weights: Weights = "edges") -> Programs:
     """The programs of some expressions.
 
-    weights: what φ consists of: every `edges` (EvoMAL), the numeric `constants`, or `none`.
+    weights: what φ consists of: every edge (EvoMAL), the numeric constants, or nothing that is
+        tuned; then constant factors are taken out of the program and put into φ.
     """
     flat = []
     for expr in expressions:

@@ -66,7 +66,8 @@ class Layout:
 
     def join(self, named: dict[str, Tensor], leading: int) -> Tensor:
         """The inverse of `split`; `leading` dimensions come before each shape."""
-        return torch.cat([named[name].flatten(leading) for name in self.names], dim=-1)
+        parts = (named[name] for name in self.names)
+        return torch.cat([part.reshape(*part.shape[:leading], -1) for part in parts], dim=-1)
 
 
 def prepared(module: nn.Module) -> nn.Module:

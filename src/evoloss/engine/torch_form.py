@@ -15,6 +15,7 @@ from evoloss.engine.optimisers import Adam
 from evoloss.engine.outputs import transform
 from evoloss.lang.evaluate import torch_operator
 from evoloss.lang.expr import Call, Const, Expr, Input
+from evoloss.lang.types import Output
 
 if TYPE_CHECKING:
     from evoloss.engine.loss_population import LossPopulation
@@ -65,9 +66,14 @@ def values_and_gradients(
     return value.detach(), by_f, by_phi
 
 
-def gradient(population: LossPopulation, prediction: Tensor, target: Tensor, phi: Tensor) -> Tensor:
-    """(P, B, C) gradient in the prediction."""
-    return values_and_gradients(population, prediction, target, phi)[1]
+def gradient(
+    population: LossPopulation, raw: Tensor, target: Tensor, phi: Tensor, output: Output
+) -> Tensor:
+    """(P, B, C) gradient in the raw prediction, through the output transform."""
+    with torch.enable_grad():
+        leaf, weights = _leaves(population, raw, phi)
+        value = values(population, transform(leaf, output), target, weights)
+        return _gradients(value.sum(), leaf, weights, keep=False)[0]
 
 
 def curvature(
@@ -95,7 +101,7 @@ def minimise(
     raw: Tensor,
     target: Tensor,
     phi: Tensor,
-    output: str,
+    output: Output,
     steps: int,
     lr: float,
 ) -> Tensor:

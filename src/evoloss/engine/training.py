@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import SGD
-from evoloss.engine.outputs import pull_back, transform
+from evoloss.engine.outputs import transform
 from evoloss.engine.stack import Stack, parameters
+from evoloss.lang.types import Output
 
 _BANK_BYTES = 256 * 2**20
 _PREDICTED_ROWS = 2048
@@ -87,7 +88,7 @@ def train(
     x: Tensor,
     y: Tensor,
     batches: NDArray[np.int64],
-    output: str,
+    output: Output,
     sgd: SGD,
 ) -> Trained:
     """The state after one step of SGD for each row of batches.
@@ -99,13 +100,12 @@ def train(
         inputs, targets = x[rows], y[rows]
         stack.reseed(step)
         raw, pullback = stack.pull(theta, inputs)
-        f = transform(raw, output)
-        slope = pull_back(f, losses.gradient(f, targets, phi), output)
+        slope = losses.gradient(raw, targets, phi, output)
         sgd.update_(theta, pullback(slope), velocity)
     return Trained(theta, velocity)
 
 
-def predict(stack: Stack, theta: Tensor, x: Tensor, output: str) -> Tensor:
+def predict(stack: Stack, theta: Tensor, x: Tensor, output: Output) -> Tensor:
     """(P, N, C) predictions f in evaluation mode, without a graph."""
     parts = [
         transform(stack.predict(theta, x[at : at + _PREDICTED_ROWS]), output)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from evoloss.engine.loss_population import LossPopulation, values
 from evoloss.engine.optimisers import SGD
-from evoloss.engine.outputs import pull_back, push_forward, transform
+from evoloss.engine.outputs import push_forward, transform
 from evoloss.engine.stack import Stack
+from evoloss.lang.types import Output
 
 Batch = tuple[Tensor, Tensor]
 """Inputs (B, …) and targets (B, C)."""
@@ -31,7 +32,7 @@ class Inner:
     stack: Stack
     losses: LossPopulation
     usual: LossPopulation
-    output: str
+    output: Output
     sgd: SGD
 
 
@@ -58,11 +59,10 @@ def one_step_hypergradient(
     """
     x, y = batch
     raw, pullback = inner.stack.pull(theta, x)
-    f = transform(raw, inner.output)
-    gradient = inner.losses.gradient(f, y, phi)
-    step = pullback(pull_back(f, gradient, inner.output))
+    step = pullback(inner.losses.gradient(raw, y, phi, inner.output))
     stepped, _ = inner.sgd.update(theta, step, torch.zeros_like(step))
     v = _task_gradient(inner, stepped, validation)
+    f = transform(raw, inner.output)
     w = push_forward(f, inner.stack.push(theta, x, v), inner.output)
     _, mixed = inner.losses.curvature(f, y, phi, w)
     return -inner.sgd.lr * inner.sgd.first_step_factor * mixed
@@ -82,8 +82,7 @@ def unrolled_hypergradient(
             now, velocity = states[-1]
             x, y = batch
             raw, pullback = inner.stack.pull(now, x)
-            f = transform(raw, inner.output)
-            slope = pull_back(f, inner.losses.gradient(f, y, phi), inner.output)
+            slope = inner.losses.gradient(raw, y, phi, inner.output)
             states.append(inner.sgd.update(now, pullback(slope), velocity))
     adjoint = _task_gradient(inner, states[-1][0], validation)
     adjoint_velocity = torch.zeros_like(adjoint)
@@ -114,6 +113,4 @@ def _task_gradient(inner: Inner, theta: Tensor, validation: Batch) -> Tensor:
     """v = ∂T/∂θ (P, D), each copy's task loss on the validation batch."""
     x, y = validation
     raw, pullback = inner.stack.pull(theta, x)
-    f = transform(raw, inner.output)
-    nothing = inner.usual.initial_phi()
-    return pullback(pull_back(f, inner.usual.gradient(f, y, nothing), inner.output))
+    return pullback(inner.usual.gradient(raw, y, inner.usual.initial_phi(), inner.output))

@@ -11,7 +11,7 @@ OPERATORS = {
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
     "div": lambda a, b: a / b,
-    "aq": lambda a, b: a / torch.sqrt(1 + b**2),
+    "aq": lambda a, b: a / torch.hypot(torch.ones_like(b), b),
     "neg": lambda a: -a,
     "sign": torch.sign,
     "square": lambda a: a**2,
@@ -72,16 +72,16 @@ def batch_loss(expr: Expr, y, f, phi=(), weights="edges"):
     return element_loss(expr, y, f, phi, weights).expand_as(f).sum(1).mean(0)
 
 
-def derivatives(expr, y, f, phi, w, z, weights="edges"):
-    """Value, gradient and Hessian-vector product along (w, z), of one loss in float64.
+def derivatives(value_of, f, phi, w, z):
+    """Value, gradient and Hessian-vector product along (w, z) of value_of(f, phi), in float64.
 
-    y, f, w: (B, C); phi, z: (N,). Returns: value, ∂f (B, C), ∂φ (N,), H_f (B, C), H_φ (N,).
+    value_of: may return many values, as long as each depends on its own part of f and φ only.
+    Returns: values, ∂f, ∂φ, H_f, H_φ, shaped as what they belong to.
     """
-    y, w, z = y.double(), w.double(), z.double()
     f = f.detach().double().requires_grad_()
     phi = phi.detach().double().requires_grad_()
-    value = batch_loss(expr, y, f, phi.unbind(), weights)
-    by_f, by_phi = _grad(value, f, phi)
+    value = value_of(f, phi)
+    by_f, by_phi = _grad(value.sum(), f, phi)
     bend_f, bend_phi = _grad((by_f * w).sum() + (by_phi * z).sum(), f, phi)
     return [each.detach() for each in (value, by_f, by_phi, bend_f, bend_phi)]
 
