@@ -13,6 +13,7 @@ import statistics
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Any
 
 import baseline
 import torch
@@ -48,17 +49,21 @@ CASES = {
 
 def run(name: str, case: Case, data_dir: str | None) -> None:
     task = load_task(case.task, network=case.network, data_dir=data_dir)
-    settings = {"population": case.population, "rejection_steps": case.rejection_steps}
+    settings: dict[str, Any] = {
+        "population": case.population,
+        "rejection_steps": case.rejection_steps,
+    }
     search(task, preset=case.preset, generations=1, local_steps=2, fitness_steps=2, **settings)
     started = time.perf_counter()
     result = search(task, preset=case.preset, generations=case.generations, finalists=0, **settings)
     ours = time.perf_counter() - started
     theirs = baseline_seconds(result.history, task, case)
     fates = ", ".join(f"{n} {fate}" for fate, n in Counter(c.fate for c in result.history).items())
+    hourly = len(result.history) * 3600
     print(
         f"{name}: {len(result.history)} candidates ({fates})\n"
-        f"  evoloss {ours:8.1f} s   {len(result.history) / ours * 3600:10,.0f} candidates an hour\n"
-        f"  plain   {theirs:8.1f} s   {len(result.history) / theirs * 3600:10,.0f} candidates an hour"
+        f"  evoloss {ours:8.1f} s   {hourly / ours:10,.0f} candidates an hour\n"
+        f"  plain   {theirs:8.1f} s   {hourly / theirs:10,.0f} candidates an hour"
         f"   (estimated from {case.sample} of them)\n"
         f"  ratio   {theirs / ours:8.1f}     (to reach: {case.reach:g})",
         flush=True,

@@ -33,7 +33,7 @@ GOOD = [
         "abs(y - f)",
         "log(1.0 + square(y - f))",
         "sqrt(1.0 + abs(y - f))",
-        "square(square(y - f))",
+        "aq(square(y - f), y)",
         "tanh(square(y - f))",
         "square(y - f) + abs(f - y) * 0.5",
         "max(square(y - f), abs(y - f))",
@@ -100,28 +100,18 @@ def test_equal_gradients_of_an_earlier_generation_take_the_result_over():
 
 
 def test_tuned_losses_are_compared_by_their_tuned_gradients(monkeypatch):
-    """Two structures that tuning brings to one loss: the second is not trained."""
-    bench = bench_of()
-    archive = Archive(bench.settings, bench.task.output)
-
-    def tuned(bench, expressions, tick):
-        halves = {edge_count(parse_expression("abs(y - f)")): (2.0, 0.5, 0.5)}
-        return [halves.get(edge_count(each), (1.0,) * edge_count(each)) for each in expressions]
-
-    monkeypatch.setattr("evoloss.discovery.stages.tune", tuned)
-    archive.extend(generation(bench, ["max(y - f, f - y)"], archive))
-    [same] = generation(bench, ["abs(y * 1.5 - f * 1.5)"], archive, 1)
-    assert same.fate is Fate.SCORED  # 1.5 times as steep
-    archive.extend([same])
-    [same] = generation(bench, ["abs(y * 2.0 - f * 2.0)"], archive, 2)
-    assert same.fate is Fate.SCORED
-    archive.extend([same])
-    # Of another gradient than all of these before tuning, with that of the first one after.
+    """Two structures of different gradients that tuning brings to one loss: the second is not
+    trained."""
+    weights = {"abs(y - f)": (1.0, 1.0, 1.0), "abs((y - f) * 4.0)": (0.25, 1.0, 1.0, 1.0, 1.0)}
+    found = {parse_expression(text): phi for text, phi in weights.items()}
     monkeypatch.setattr(
         "evoloss.discovery.stages.tune",
-        lambda bench, expressions, tick: [(0.25, 1.0, 1.0, 1.0, 1.0)],
+        lambda bench, losses, tick: [found[each] for each in losses],
     )
-    [same] = generation(bench, ["abs(y * 4.0 - f * 4.0)"[:0] + "abs((y - f) * 4.0)"], archive, 3)
+    bench = bench_of()
+    archive = Archive(bench.settings, bench.task.output)
+    archive.extend(generation(bench, ["abs(y - f)"], archive))
+    [same] = generation(bench, ["abs((y - f) * 4.0)"], archive, 1)
     expect_fates([same], Fate.EQUIVALENT)
     assert (same.same_as, same.error) == (0, archive.history[0].error)
     assert same.steps == SEARCH["local_steps"]
@@ -151,13 +141,15 @@ def test_the_paper_preset_does_not_look_for_equivalence(monkeypatch):
         "sign(y - f)",  # no gradient
         "-square(y - f)",  # the wrong way
         "y * 0.0 - f",  # away
-        "1.0 / (y - y) + f",  # infinite
+        "f / (y - y)",  # infinite
     ],
 )
 def test_losses_that_do_not_lower_the_error_are_rejected(name, text):
     found, good = generation(bench_of(name=name), [text, "square(y - f)"])
     expect_fates([found, good], found.fate, Fate.SCORED)
-    assert found.fate is Fate.REJECTED or (name, text[:3]) == ("paper", "1.0")
+    # The paper's order tunes first, and tuning breaks down on infinite gradients.
+    broken = name == "paper" and text == "f / (y - y)"
+    assert found.fate is (Fate.FAILED if broken else Fate.REJECTED)
     assert (found.error, found.same_as) == (None, None)
     assert found.reason
     if name == "fast":
@@ -420,10 +412,15 @@ def test_episodes_of_a_distribution_are_all_search_episodes():
 def test_threads_are_set_for_the_stages_only():
     bench = bench_of()
     before = torch.get_num_threads()
-    bench.stacking = {**bench.stacking, "threads": "1"}
-    with pytest.raises(ZeroDivisionError), bench.threads():
-        assert torch.get_num_threads() == 1
-        raise ZeroDivisionError
+    bench.stacking = {**bench.stacking, "threads": str(before + 1)}
+
+    def stages():
+        with bench.threads():
+            assert torch.get_num_threads() == before + 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stages()
     assert torch.get_num_threads() == before
 
 

@@ -38,26 +38,32 @@ class Evaluation:
 
 
 def evaluate(
-    task: Task, losses: Mapping[str, Expr], *, seeds: int = 5, steps: int | None = None
+    task: Task,
+    losses: Mapping[str, Expr],
+    *,
+    seeds: int = 5,
+    steps: int | None = None,
+    seed: int = 0,
 ) -> Evaluation:
     """Trains fresh networks under each loss and scores them on the test split.
 
     All losses see the same initial weights and minibatches, so that their scores can be compared
     seed by seed. A seed of a few-shot task is the mean over `episodes_per_fitness` episodes.
-    steps: of SGD; None takes the task's own. Raises: UserError for fewer than one seed or step.
+    steps: of SGD; None takes the task's own. seed: other seeds, other trainings.
+    Raises: UserError for fewer than one seed or step.
     """
     if seeds < 1:
         raise UserError(f"{seeds} seeds: give at least 1")
     if steps is not None and steps < 1:
         raise UserError(f"{steps} training steps: give at least 1")
-    settings = Settings(population=len(losses), fitness_steps=steps)
+    settings = Settings(seed=seed, population=len(losses), fitness_steps=steps)
     bench = Workbench(task, settings)
     expressions = list(losses.values())
     scores: list[list[float]] = [[] for _ in expressions]
     with bench.threads():
-        for seed in range(seeds):
+        for repeat in range(seeds):
             trials = [
-                bench.trial(Purpose.EVALUATION, seed * task.episodes_per_fitness + number)
+                bench.trial(Purpose.EVALUATION, repeat * task.episodes_per_fitness + number)
                 for number in range(task.episodes_per_fitness)
             ]
             for row, score in zip(

@@ -68,23 +68,31 @@ def resume(
     task: needed only for a run whose task lived in memory.
     """
     store = Store.open(Path(run), write=True)
+    try:
+        bench = _reopened(store, task)
+    except BaseException:
+        store.close()
+        raise
+    return _Run(bench, store, observer).go()
+
+
+def _reopened(store: Store, task: Task | None) -> Workbench:
+    """The workbench of a stored run. Raises UserError for a task that is not the run's."""
+    run = store.directory
     if task is None:
         if store.task is None:
-            store.close()
             raise UserError(
                 f"run {run} was started from Python with a task in memory: "
                 "resume it with evoloss.resume(run, task=…)"
             )
         task = load_task(**store.task)
-    settings = Settings.from_json(store.settings)
     for name, value in (("task", task.name), ("network", task.network_name)):
         if store.about[name] != value:
-            store.close()
             raise UserError(
                 f"run {run} is for {name} '{store.about[name]}', not '{value}': "
                 "resume it with the task it was started with"
             )
-    return _Run(Workbench(task, settings, store.about["stacking"]), store, observer).go()
+    return Workbench(task, Settings.from_json(store.settings), store.about["stacking"])
 
 
 def _settings(name: str, changes: Mapping[str, Any]) -> Settings:
@@ -247,7 +255,7 @@ class _Run:
                 best=best,
                 best_shown=None if best is None or best.error is None
                 else self.bench.task.metric.shown(best.error),
-                fates=self.archive.fates,
+                fates=Counter(self.archive.fates),
                 candidates=len(self.archive.history),
                 per_second=finished * settings.population / seconds if finished else 0.0,
                 seconds=seconds,

@@ -21,7 +21,7 @@ from evoloss.discovery.settings import Settings
 from evoloss.engine.optimisers import SGD
 from evoloss.engine.stack import Stack
 from evoloss.engine.stacking import choose, make_stack
-from evoloss.engine.training import InitialWeights, fresh_weights, minibatches
+from evoloss.engine.training import InitialWeights, fresh_network, fresh_weights, minibatches
 from evoloss.lang.expr import Expr
 from evoloss.lang.parse import parse
 from evoloss.tasks.task import Data, Task
@@ -57,7 +57,9 @@ class Workbench:
     ) -> None:
         self.task = task
         self.settings = settings
-        module = task.network()
+        # Seeded for what is not trained: frozen layers and buffers may be random as well.
+        seed = torch_seed(settings.seed, Purpose.INITIAL_WEIGHTS)
+        module = fresh_network(task.network, seed)
         x = task.episodes.search(0).train.x[: task.training.batch]
         self.stacking = stacking or choose(module, settings.stacking, settings.population, x)
         self.stack: Stack = make_stack(module, self.stacking)

@@ -26,8 +26,8 @@ from evoloss.lang.types import Output
 Backend = Literal["fused", "torch"]
 OUTPUTS = {"identity": kernels.IDENTITY, "sigmoid": kernels.SIGMOID, "softmax": kernels.SOFTMAX}
 
-# Below this many node evaluations (a fifth of a millisecond or so) a second thread costs more than it
-# brings, and much more when other programs want the cores.
+# Below this many node evaluations (about a fifth of a millisecond) a second thread costs more than
+# it brings, and much more when other programs want the cores.
 _WORTH_A_THREAD = 250_000
 
 

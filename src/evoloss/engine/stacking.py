@@ -27,6 +27,8 @@ from evoloss.errors import UserError
 WAYS = ("loop", "vmap:6", "vmap")
 OPERATIONS = ("train", "pull_shared", "push")
 _REPEATS = 3
+_WORTH_THREADS = 4_000_000
+"""Products of a layer's weight and an input, a step: from here on torch's threads pay."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +76,18 @@ def choose(module: nn.Module, stacking: str, copies: int, x: Tensor) -> dict[str
 
     stacking: `auto`, or the way that is wanted for all of them.
     """
+    threads = _threads(module, copies, x)
     if stacking == "auto" and dense_layers(module) is not None:
         stacking = "dense"
     if stacking != "auto":
         choice = dict.fromkeys(OPERATIONS, stacking)
-        return {**choice, "threads": _threads(make_stack(module, choice), module, copies, x)}
+        return {**choice, "threads": threads}
     path = _remembered(module, copies, x)
     if path.exists():
         remembered: dict[str, str] = json.loads(path.read_text())
         return remembered
     choice = _trial(module, copies, x)
-    choice["threads"] = _threads(make_stack(module, choice), module, copies, x)
+    choice["threads"] = threads
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(choice))
@@ -126,19 +129,14 @@ def _trial(module: nn.Module, copies: int, x: Tensor) -> dict[str, str]:
     return {name: min(times, key=lambda way: times[way]) for name, times in seconds.items()}
 
 
-def _threads(stack: Stack, module: nn.Module, copies: int, x: Tensor) -> str:
+def _threads(module: nn.Module, copies: int, x: Tensor) -> str:
     """How many torch threads train the copies fastest: one, or as many as torch would take.
 
-    More threads must win clearly: they lose much when other programs want the cores.
+    A rule and not a trial: the count changes results in the last bits, and a trial on a busy
+    machine would come out differently the next time.
     """
-    theta, most = parameters(module).repeat(copies, 1), torch.get_num_threads()
-    gradient = torch.ones_like(stack.predict(theta, x))
-    seconds = {}
-    for count in (1, most):
-        torch.set_num_threads(count)
-        seconds[count] = _seconds(lambda: stack.pull(theta, x)[1](gradient))
-    torch.set_num_threads(most)
-    return str(most if seconds[most] < 0.8 * seconds[1] else 1)
+    products = copies * len(x) * parameters(module).numel()
+    return str(torch.get_num_threads() if products > _WORTH_THREADS else 1)
 
 
 def _seconds(run: Callable[[], object]) -> float:

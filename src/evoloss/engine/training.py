@@ -41,11 +41,16 @@ class InitialWeights:
         return self._kept[number]
 
 
-def fresh_weights(network: Callable[[], nn.Module], seed: int) -> Tensor:
-    """(1, D) weights of a new network; torch's global generator is left as it was."""
+def fresh_network(network: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A new network of a seed; torch's global generator is left as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return parameters(network())[None]
+        return network()
+
+
+def fresh_weights(network: Callable[[], nn.Module], seed: int) -> Tensor:
+    """(1, D) weights of a new network."""
+    return parameters(fresh_network(network, seed))[None]
 
 
 def minibatches(rows: int, batch: int, steps: int, rng: np.random.Generator) -> NDArray[np.int64]:
