@@ -127,6 +127,35 @@ def test_training_can_be_broken_off_continued_and_thinned_out():
     assert torch.equal(start.velocity, before[1])
 
 
+@pytest.mark.parametrize("segments", [[12], [5, 7]])
+def test_dropout_masks_are_numbered_by_the_step_of_the_training(segments):
+    """Whether or not the training is broken off between, against torch with the same seeds."""
+
+    def noisy():
+        return nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)).double()
+
+    batches = minibatches(len(X), 8, 12, np.random.default_rng(0))
+    losses, stack, sgd = LossPopulation(LOSSES[:1], "none"), STACKS["loop"](noisy()), SGDS[1]
+    initial = fresh_weights(noisy, 1)
+    state, done = Trained.start(initial, 1), 0
+    for steps in segments:
+        part = batches[done : done + steps]
+        state = train(state, stack, losses, losses.initial_phi(), X, Y, part, "identity", sgd)
+        done += steps
+    module = noisy().train()
+    nn.utils.vector_to_parameters(initial[0].clone(), module.parameters())
+    optimiser = torch.optim.SGD(module.parameters(), sgd.lr, sgd.momentum, 0, sgd.weight_decay)
+    for step, rows in enumerate(batches):
+        optimiser.zero_grad()
+        with torch.random.fork_rng():
+            torch.manual_seed(step)
+            output = module(X[rows])
+        batch_loss(LOSSES[0], Y[rows], output, weights="none").backward()
+        optimiser.step()
+    expected = nn.utils.parameters_to_vector(module.parameters()).detach()
+    torch.testing.assert_close(state.theta[0] - initial[0], expected - initial[0])
+
+
 def test_a_network_that_breaks_down_breaks_down_alone():
     losses = LossPopulation(
         [parse("square(y - f)"), parse("exp(exp(square(y - f) * 100.0))")], "none"

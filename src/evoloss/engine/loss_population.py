@@ -71,7 +71,7 @@ class LossPopulation:
         scale = 1.0 / len(target)
         self._run(
             kernels.gradients, *shared, r, _vector(target), raw.shape[2], OUTPUTS[output], scale,
-            out,
+            out, work=out.shape[1],
         )  # fmt: skip
         return torch.from_numpy(out).view(len(self), *target.shape)
 
@@ -87,8 +87,9 @@ class LossPopulation:
         shared = (p.code, p.operands, p.slots, p.constant, p.start, phi.detach().numpy())
         scale = 1.0 / len(target)
         self._run(
-            kernels.values_and_gradients, *shared, q, _vector(target), scale, value, out, by_phi
-        )
+            kernels.values_and_gradients, *shared, q, _vector(target), scale, value, out, by_phi,
+            work=out.shape[1],
+        )  # fmt: skip
         return (
             torch.from_numpy(value).to(prediction.dtype),
             torch.from_numpy(out).view(len(self), *target.shape),
@@ -117,7 +118,10 @@ class LossPopulation:
         out, by_phi = np.empty_like(w), np.zeros_like(p.phi)
         shared = (p.code, p.operands, p.slots, p.constant, p.start, phi.detach().numpy())
         scale = 1.0 / len(target)
-        self._run(kernels.curvature, *shared, q, _vector(target), scale, w, z, out, by_phi, work=2)
+        self._run(
+            kernels.curvature, *shared, q, _vector(target), scale, w, z, out, by_phi,
+            work=2 * out.shape[1],
+        )  # fmt: skip
         return torch.from_numpy(out).view(along.shape), torch.from_numpy(by_phi)
 
     def minimise(
@@ -135,14 +139,16 @@ class LossPopulation:
         start, y = _vector(raw.double()), _vector(target)
         self._run(
             kernels.minimise, *shared, start, y, raw.shape[1], OUTPUTS[output], steps, lr, out,
-            work=steps,
+            work=steps * out.shape[1],
         )  # fmt: skip
         return torch.from_numpy(out).view(len(self), *raw.shape)
 
-    def _run(self, kernel: Callable[..., None], *arguments: Any, work: int = 1) -> None:
-        """The kernel over all programs, halved over two threads where that pays."""
-        evaluations = int(self.programs.start[-1]) * arguments[-1].shape[-1] * work
-        if evaluations < _WORTH_A_THREAD or len(self._halves) == 2:
+    def _run(self, kernel: Callable[..., None], *arguments: Any, work: int) -> None:
+        """The kernel over all programs, halved over two threads where that pays.
+
+        work: how often each node is evaluated.
+        """
+        if int(self.programs.start[-1]) * work < _WORTH_A_THREAD or len(self._halves) == 2:
             kernel(*arguments, 0, len(self))
         else:
             list(_pool().map(lambda part: kernel(*arguments, *part), pairwise(self._halves)))

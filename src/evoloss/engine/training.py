@@ -69,10 +69,11 @@ def minibatches(rows: int, batch: int, steps: int, rng: np.random.Generator) -> 
 
 @dataclass(frozen=True)
 class Trained:
-    """Where a stack of base trainings stands. theta, velocity: (P, D)."""
+    """Where a stack of base trainings stands. theta, velocity: (P, D); steps: done so far."""
 
     theta: Tensor
     velocity: Tensor
+    steps: int = 0
 
     @classmethod
     def start(cls, initial: Tensor, copies: int) -> Trained:
@@ -82,7 +83,7 @@ class Trained:
 
     def select(self, rows: Sequence[int]) -> Trained:
         """Only some of the copies."""
-        return Trained(self.theta[list(rows)], self.velocity[list(rows)])
+        return Trained(self.theta[list(rows)], self.velocity[list(rows)], self.steps)
 
 
 def train(
@@ -101,13 +102,13 @@ def train(
     x: (N, …), y: (N, C) the training split; batches: (steps, B) row numbers into it.
     """
     theta, velocity = state.theta.clone(), state.velocity.clone()
-    for step, rows in enumerate(torch.from_numpy(batches)):
+    for step, rows in enumerate(torch.from_numpy(batches), start=state.steps):
         inputs, targets = x[rows], y[rows]
         stack.reseed(step)
         raw, pullback = stack.pull(theta, inputs)
         slope = losses.gradient(raw, targets, phi, output)
         sgd.update_(theta, pullback(slope), velocity)
-    return Trained(theta, velocity)
+    return Trained(theta, velocity, state.steps + len(batches))
 
 
 def predict(stack: Stack, theta: Tensor, x: Tensor, output: Output) -> Tensor:
