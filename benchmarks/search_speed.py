@@ -15,9 +15,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-import evoloss  # before torch: it says how torch's threads are to wait, for both sides alike
+import evoloss  # noqa: F401, I001 (before torch: says how its threads wait, for both sides alike)
 import baseline
 import torch
+
 from evoloss.discovery.candidate import Candidate
 from evoloss.discovery.loop import search
 from evoloss.lang.text import to_text
