@@ -15,7 +15,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-import evoloss  # noqa: F401, I001 (before torch: says how its threads wait, for both sides alike)
+# isort: off
+import evoloss  # noqa: F401  before torch: says how its threads wait, for both sides alike
+
+# isort: on
 import baseline
 import torch
 

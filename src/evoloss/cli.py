@@ -84,6 +84,10 @@ def search(
     local_steps: Annotated[
         int | None, typer.Option(help="Steps of the local search.", show_default="250")
     ] = None,
+    unroll: Annotated[
+        int | None,
+        typer.Option(help="Training steps that tuning looks through.", show_default="1"),
+    ] = None,
     fitness_steps: Annotated[
         int | None,
         typer.Option(help="Training steps before validation.", show_default="the task's own"),
@@ -110,8 +114,8 @@ def search(
 
     changes = _given(
         population=population, generations=generations, local_search=local_search,
-        local_steps=local_steps, fitness_steps=fitness_steps, fitness_seeds=fitness_seeds,
-        racing=racing, stacking=stacking, method=method, seed=seed,
+        local_steps=local_steps, unroll=unroll, fitness_steps=fitness_steps,
+        fitness_seeds=fitness_seeds, racing=racing, stacking=stacking, method=method, seed=seed,
     )  # fmt: skip
     settings.preset(preset, **changes)  # refuses a wrong value before any data is read
     options = _given(

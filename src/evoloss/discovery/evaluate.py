@@ -56,7 +56,7 @@ def evaluate(
         raise UserError(f"{seeds} seeds: give at least 1")
     if steps is not None and steps < 1:
         raise UserError(f"{steps} training steps: give at least 1")
-    settings = Settings(seed=seed, population=len(losses), fitness_steps=steps)
+    settings = Settings(seed=seed, population=max(2, len(losses)), fitness_steps=steps)
     bench = Workbench(task, settings)
     expressions = list(losses.values())
     scores: list[list[float]] = [[] for _ in expressions]

@@ -47,9 +47,13 @@ class Settings:
     stacking: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("population", "generations", "local_steps", "unroll", "fitness_seeds"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}: give at least 1")
+        least = {"population": 2, "generations": 1, "local_steps": 1, "unroll": 1,
+                 "fitness_seeds": 1, "rejection_steps": 1}  # fmt: skip
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise UserError(f"{name} is {getattr(self, name)}: give at least {minimum}")
+        if self.fitness_steps is not None and self.fitness_steps < 1:
+            raise UserError(f"fitness_steps is {self.fitness_steps}: give at least 1")
         for name, known in (
             ("method", METHODS),
             ("local_search", LOCAL_SEARCHES),
