@@ -49,7 +49,7 @@ def test_an_index_names_one_sinusoid_in_any_order_and_starts_over():
 
 def test_the_task_averages_over_several_sinusoids():
     task = load_task("sine")
-    assert task.episodes_per_fitness == 5
+    assert task.episodes_per_fitness == 10
     assert task.metric.name == "mse"
     assert task.network_name == "mlp:40,40"
     assert len(task.episodes.search(0).train) == 20

@@ -157,7 +157,9 @@ class _Run:
             return stream(seed, Purpose.PROPOSAL, number, index)
 
         if number == 0:
-            return initial(gp, random, avoid)
+            drawn = initial(gp, random, avoid)
+            usual = Proposal(self.bench.usual, "usual loss")
+            return (usual, *drawn[1:]) if settings.seeded else drawn
         last = self.archive.history[-settings.population :]
         standing = self.archive.standing(last)
         people = [Individual(each.id, each.expression, standing[each.id]) for each in last]

@@ -20,6 +20,8 @@ class Settings:
     equivalence: take over the result of a loss with the same gradients.
     canonical: whether duplicates are found by canonical form or only by equal text.
     racing: train all to a part of the steps, then only the better half, and so on.
+    seeded: whether the first generation holds the task's usual loss, so that a search has at
+        least that to tune and to cross.
     retries: how often a seen offspring is replaced by a new variation.
     finalists: the best so many are scored again on other seeds and the best mean wins; 0 for none.
     stacking: how base networks are batched: auto, dense, vmap or loop.
@@ -42,6 +44,7 @@ class Settings:
     equivalence: bool = True
     canonical: bool = True
     racing: bool = True
+    seeded: bool = True
     retries: int = 5
     finalists: int = 10
     stacking: str = "auto"
@@ -92,6 +95,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "equivalence": False,
         "canonical": False,
         "racing": False,
+        "seeded": False,
         "retries": 0,
         "finalists": 0,
     },

@@ -35,7 +35,7 @@ from evoloss.lang.types import SUPERVISED
 TERMINALS: tuple[Expr, ...] = (Input("y"), Input("f"), Const(1.0), Const(-1.0))
 ARITHMETIC = ("add", "sub", "mul", "aq")
 
-Operator = Literal["initial", "crossover", "mutation", "reproduction", "elite"]
+Operator = Literal["initial", "crossover", "mutation", "reproduction", "elite", "usual loss"]
 RandomOf = Callable[[int], np.random.Generator]
 Avoid = Callable[[Expr], bool]
 Heights = tuple[int, int]

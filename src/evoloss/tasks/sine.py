@@ -56,7 +56,7 @@ class Sinusoids:
 def sine(options: Options) -> Task:
     """Sinusoids for 2 × 40 ReLU units, as in MAML.
 
-    A fitness averages over five sinusoids: their amplitudes differ 25-fold, and the squared error
+    A fitness averages over ten sinusoids: their amplitudes differ 25-fold, and the squared error
     with the square of that, so one alone would say more about itself than about the loss.
     """
     note = (
@@ -68,6 +68,6 @@ def sine(options: Options) -> Task:
         Sinusoids(options.seed),
         "regression",
         options.network or "mlp:40,40",
-        episodes_per_fitness=5,
+        episodes_per_fitness=10,
         notes=(note,),
     )
