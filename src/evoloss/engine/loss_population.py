@@ -34,7 +34,8 @@ _WORTH_A_THREAD = 250_000
 class LossPopulation:
     """P losses that share inputs, with weights φ given from outside at every call.
 
-    backend: `fused` (CPU tensors) or `torch` (any device); both compute the same.
+    backend: `fused`, or `torch` for plain torch operations on any device; both compute the same.
+        Tensors that are not on the CPU take the torch form by themselves.
     """
 
     def __init__(
@@ -48,6 +49,10 @@ class LossPopulation:
 
     def __len__(self) -> int:
         return len(self.expressions)
+
+    def in_torch(self, tensor: Tensor) -> bool:
+        """Whether this tensor is computed with in plain torch operations."""
+        return self.backend == "torch" or tensor.device.type != "cpu"
 
     def initial_phi(self) -> Tensor:
         """(P, N) float64: 1 on every edge, or the constants' own values; 1 in the padding.
@@ -63,7 +68,7 @@ class LossPopulation:
 
         raw: (P, B, C), or (1, B, C) where all losses see the same; target: (B, C).
         """
-        if self.backend == "torch":
+        if self.in_torch(raw):
             return torch_form.gradient(self, raw, target, phi, output)
         p, r = self.programs, _flat(raw)
         out = np.empty((len(self), r.shape[1]), dtype=r.dtype)
@@ -79,7 +84,7 @@ class LossPopulation:
         self, prediction: Tensor, target: Tensor, phi: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Values (P,), gradients in the prediction (P, B, C) and in the weights (P, N)."""
-        if self.backend == "torch":
+        if self.in_torch(prediction):
             return torch_form.values_and_gradients(self, prediction, target, phi)
         p, q = self.programs, _flat(prediction)
         value, out = np.empty(len(self)), np.empty((len(self), q.shape[1]), dtype=q.dtype)
@@ -110,7 +115,7 @@ class LossPopulation:
         ∂/∂φ ⟨G(φ), w⟩ that the hyper-gradient needs.
         Returns: (P, B, C) and (P, N).
         """
-        if self.backend == "torch":
+        if self.in_torch(prediction):
             return torch_form.curvature(self, prediction, target, phi, along, along_phi)
         p, q = self.programs, _flat(prediction)
         w = np.ascontiguousarray(_flat(along), dtype=q.dtype)
@@ -131,7 +136,7 @@ class LossPopulation:
 
         The rejection protocol's inner loop: every prediction is a free parameter.
         """
-        if self.backend == "torch":
+        if self.in_torch(raw):
             return torch_form.minimise(self, raw, target, phi, output, steps, lr)
         p = self.programs
         out = np.empty((len(self), raw.numel()))
@@ -196,7 +201,7 @@ class _Gradient(torch.autograd.Function):
 
 def values(population: LossPopulation, prediction: Tensor, target: Tensor, phi: Tensor) -> Tensor:
     """(P,) values, differentiable twice in the prediction (P, B, C) and in φ (P, N)."""
-    if population.backend == "torch":
+    if population.in_torch(prediction):
         return torch_form.values(population, prediction, target, phi)
     return _Value.apply(population, prediction, target, phi)  # type: ignore[no-any-return, no-untyped-call]
 

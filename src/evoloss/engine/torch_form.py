@@ -26,7 +26,7 @@ def values(population: LossPopulation, prediction: Tensor, target: Tensor, phi: 
     totals = []
     for index, expr in enumerate(population.expressions):
         f = prediction[index if len(prediction) > 1 else 0]
-        weights = phi[index].to(f.dtype).unbind() if phi.shape[1] else ()
+        weights = phi[index].to(f).unbind() if phi.shape[1] else ()
         value, _ = _evaluate(expr, target, f, weights, 0, population.weights)
         totals.append(value.expand_as(f).sum() / len(target))
     return torch.stack(totals)
