@@ -43,8 +43,7 @@ CASES = {
     "sine": Case({"generations": 15}),
     "digits": Case({"generations": 15}),
     "mnist": Case(
-        {"population": 12, "generations": 3, "local_steps": 50, "rejection_steps": 100,
-         "finalists": 0},
+        {"population": 12, "generations": 3, "local_steps": 50, "finalists": 0},
         steps=2000, trainings=1, factors=(4.0, 8.0), takes_data=True,
     ),
     "names": Case(

@@ -26,6 +26,7 @@ from evoloss.discovery.candidate import Candidate
 from evoloss.discovery.loop import search
 from evoloss.lang.text import to_text
 from evoloss.tasks.registry import load_task
+from evoloss.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -40,23 +41,19 @@ class Case:
     sample: int
     threads: int
     reach: float
-    rejection_steps: int = 1000
 
 
 CASES = {
     "diabetes-linear": Case("diabetes", "linear", "paper", 25, 50, 24, 1, 40.0),
     "diabetes-mlp": Case("diabetes", "mlp:64,64", "paper", 25, 50, 16, 1, 10.0),
     "digits": Case("digits", "mlp:64,64", "paper", 25, 50, 16, 2, 8.0),
-    "mnist": Case("mnist", "lenet5", "fast", 25, 2, 6, 2, 4.0, rejection_steps=100),
+    "mnist": Case("mnist", "lenet5", "fast", 25, 2, 6, 2, 4.0),
 }
 
 
 def run(name: str, case: Case, data_dir: str | None) -> None:
     task = load_task(case.task, network=case.network, data_dir=data_dir)
-    settings: dict[str, Any] = {
-        "population": case.population,
-        "rejection_steps": case.rejection_steps,
-    }
+    settings: dict[str, Any] = {"population": case.population}
     search(task, preset=case.preset, generations=1, local_steps=2, fitness_steps=2, **settings)
     started = time.perf_counter()
     result = search(task, preset=case.preset, generations=case.generations, finalists=0, **settings)
@@ -74,11 +71,11 @@ def run(name: str, case: Case, data_dir: str | None) -> None:
     )
 
 
-def baseline_seconds(history: tuple[Candidate, ...], task: object, case: Case) -> float:
+def baseline_seconds(history: tuple[Candidate, ...], task: Task, case: Case) -> float:
     """What the plain implementation would take for the candidates that are new by their text."""
     texts = list(dict.fromkeys(to_text(each.expression) for each in history))
     chosen = random.Random(0).sample(texts, min(case.sample, len(texts)))
-    settings = replace(baseline.settings_of(task), rejection_steps=case.rejection_steps)
+    settings = replace(baseline.settings_of(task), rejection_steps=task.training.rejection_steps)
     threads = torch.get_num_threads()
     torch.set_num_threads(case.threads)
     baseline.evaluate_candidate("square(y - f)", replace(settings, fitness_steps=5))

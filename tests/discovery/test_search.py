@@ -389,7 +389,8 @@ def test_every_candidates_record_makes_sense(kind, preset):
             assert original.same_as is None
             assert each.error == original.error
             if each.fate is Fate.DUPLICATE:
-                assert each.canonical == original.canonical
+                # Its first occurrence may have been equivalent to one of another form.
+                assert each.canonical in {other.canonical for other in history[: each.id]}
                 assert each.steps == 0
         elif each.fate in (Fate.SCORED, Fate.RACED_OUT):
             assert math.isfinite(each.error)

@@ -13,7 +13,7 @@ class Progress:
     generation: 1-based, the one in work or just finished; stage: what is being done now
     (`tuning`, `training`, …, or `saved` after the generation's transaction).
     best: the best scored candidate so far; fates: counts over all candidates so far.
-    done: 0..1 over the whole search; seconds: since this process began; seconds_left: estimate.
+    seconds: since this process began; seconds_left: estimate.
     """
 
     generation: int

@@ -17,11 +17,11 @@ from evoloss.lang.expr import Expr
 def faults(bench: Workbench, losses: Sequence[Expr]) -> list[str | None]:
     """For each loss (weights bound in) why it is rejected, or None."""
     raw, target = bench.rejection_start
-    task, settings = bench.task, bench.settings
+    task = bench.task
     population = LossPopulation(losses, "none")
     moved = population.minimise(
         raw, target, population.initial_phi(), task.output,
-        settings.rejection_steps, task.training.lr,
+        bench.settings.rejection_steps or task.training.rejection_steps, task.training.lr,
     )  # fmt: skip
     before = float(task.metric.errors(transform(raw, task.output)[None], target)[0])
     after = task.metric.errors(transform(moved, task.output), target).tolist()

@@ -15,7 +15,7 @@ class Settings:
         steps, `local_steps` of them at Adam's rate `meta_lr`) or `none`.
     fitness_steps: base training steps before the validation score; None takes the task's own.
     fitness_seeds: how many initialisations one fitness averages over.
-    rejection_steps: Adam steps of the rejection protocol.
+    rejection_steps: Adam steps of the rejection protocol; None takes the task's own.
     reject_first: also test a loss before it is tuned.
     equivalence: take over the result of a loss with the same gradients.
     canonical: whether duplicates are found by canonical form or only by equal text.
@@ -39,7 +39,7 @@ class Settings:
     meta_lr: float = 1e-3
     fitness_steps: int | None = None
     fitness_seeds: int = 1
-    rejection_steps: int = 1000
+    rejection_steps: int | None = None
     reject_first: bool = True
     equivalence: bool = True
     canonical: bool = True
@@ -51,12 +51,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         least = {"population": 2, "generations": 1, "local_steps": 1, "unroll": 1,
-                 "fitness_seeds": 1, "rejection_steps": 1}  # fmt: skip
+                 "fitness_seeds": 1, "fitness_steps": 1, "rejection_steps": 1}  # fmt: skip
         for name, minimum in least.items():
-            if getattr(self, name) < minimum:
-                raise UserError(f"{name} is {getattr(self, name)}: give at least {minimum}")
-        if self.fitness_steps is not None and self.fitness_steps < 1:
-            raise UserError(f"fitness_steps is {self.fitness_steps}: give at least 1")
+            given = getattr(self, name)
+            if given is not None and given < minimum:
+                raise UserError(f"{name} is {given}: give at least {minimum}")
         for name, known in (
             ("method", METHODS),
             ("local_search", LOCAL_SEARCHES),

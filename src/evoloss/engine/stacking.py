@@ -124,7 +124,7 @@ def _trial(module: nn.Module, copies: int, x: Tensor) -> dict[str, str]:
     if impossible:
         raise UserError(
             f"the network cannot be differentiated ({', '.join(impossible)} failed): "
-            "use differentiable torch operations, or --local-search none"
+            "use differentiable torch operations, or --local-search none with --stacking loop"
         )
     return {name: min(times, key=lambda way: times[way]) for name, times in seconds.items()}
 

@@ -38,7 +38,7 @@ from evoloss.tasks.splits import (
 from evoloss.tasks.task import Task, Training
 
 PAPER = Training()
-PLAIN = Training(momentum=0.0, nesterov=False, weight_decay=0.0)
+PLAIN = Training(momentum=0.0, nesterov=False, weight_decay=0.0, rejection_steps=100)
 
 
 @dataclass(frozen=True)

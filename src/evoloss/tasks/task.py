@@ -87,6 +87,7 @@ class Training:
     """How a base network is trained: stochastic gradient descent, as in the EvoMAL paper.
 
     steps: of a short fitness training; batch: minibatch size (the whole split if it is smaller).
+    rejection_steps: of the rejection protocol.
     """
 
     lr: float = 0.01
@@ -95,6 +96,7 @@ class Training:
     nesterov: bool = True
     weight_decay: float = 5e-4
     steps: int = 500
+    rejection_steps: int = 1000
 
 
 @dataclass(frozen=True)
