@@ -89,9 +89,9 @@ def lenet5(input_shape: tuple[int, int, int], outputs: int) -> nn.Sequential:
 class CharGRU(nn.Module):
     """A gated recurrent unit over one-hot characters, and a linear layer on its last state.
 
-    Written in plain tensor operations: the fused `nn.GRU` has neither forward-mode derivatives
-    nor double backward nor batching over parameters. Character 0 is padding: it leaves the state
-    as it is, so the result does not depend on how far a text is padded.
+    Written out in plain tensor operations so that character 0, the padding, leaves the state as it
+    is without a packed sequence, which `torch.func` does not take: the result does not depend on
+    how far a text is padded.
     """
 
     def __init__(self, vocabulary: int, outputs: int, hidden: int = 64) -> None:
