@@ -93,9 +93,9 @@ SHIFTED = "square(y - f) + y"
 def test_equal_gradients_of_an_earlier_generation_take_the_result_over():
     bench = bench_of(local_search="none")
     archive = Archive(bench.settings, bench.task.output)
-    archive.extend(generation(bench, ["square(y - f)"], archive))
-    [same] = generation(bench, [SHIFTED], archive, 1)
-    expect_fates([same], Fate.EQUIVALENT)
+    archive.extend(generation(bench, ["square(y - f)", "abs(y - f)"], archive))
+    same, other = generation(bench, [SHIFTED, "-abs(y - f)"], archive, 1)
+    expect_fates([same, other], Fate.EQUIVALENT, Fate.REJECTED)
     assert (same.same_as, same.error, same.steps) == (0, archive.history[0].error, 0)
 
 
@@ -106,13 +106,13 @@ def test_tuned_losses_are_compared_by_their_tuned_gradients(monkeypatch):
     found = {parse_expression(text): phi for text, phi in weights.items()}
     monkeypatch.setattr(
         "evoloss.discovery.stages.tune",
-        lambda bench, losses, tick: [found[each] for each in losses],
+        lambda bench, losses, tick: [found.get(e, (1.0,) * edge_count(e)) for e in losses],
     )
     bench = bench_of()
     archive = Archive(bench.settings, bench.task.output)
-    archive.extend(generation(bench, ["abs(y - f)"], archive))
-    [same] = generation(bench, ["abs((y - f) * 4.0)"], archive, 1)
-    expect_fates([same], Fate.EQUIVALENT)
+    archive.extend(generation(bench, ["abs(y - f)", "square(y - f)"], archive))
+    same, other = generation(bench, ["abs((y - f) * 4.0)", "sqrt(1.0 + abs(y - f))"], archive, 1)
+    expect_fates([same, other], Fate.EQUIVALENT, Fate.SCORED)
     assert (same.same_as, same.error) == (0, archive.history[0].error)
     assert same.steps == SEARCH["local_steps"]
 
@@ -127,7 +127,8 @@ def test_the_paper_preset_does_not_look_for_equivalence(monkeypatch):
     archive = Archive(bench.settings, bench.task.output)
     archive.extend(generation(bench, ["square(y - f)", "square(f - y)", "square(y - f)"], archive))
     expect_fates(archive.history, Fate.SCORED, Fate.SCORED, Fate.DUPLICATE)
-    expect_fates(generation(bench, [SHIFTED], archive, 1), Fate.SCORED)
+    later = generation(bench, [SHIFTED, "abs(y - f)", "abs(f - y)"], archive, 1)
+    expect_fates(later, Fate.SCORED, Fate.SCORED, Fate.SCORED)
 
 
 # Rejection
@@ -362,8 +363,8 @@ def test_a_metric_that_gives_nan_fails_the_candidate():
 
     task = regression()
     bench = bench_of(replace(task, metric=replace(task.metric, function=picky)), fitness_steps=200)
-    [found] = generation(bench, ["square(y - f)"])
-    expect_fates([found], Fate.FAILED)
+    found, poor = generation(bench, ["square(y - f)", "-square(y - f)"])
+    expect_fates([found, poor], Fate.FAILED, Fate.REJECTED)
     assert found.error is None
 
 
