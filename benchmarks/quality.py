@@ -34,7 +34,7 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     steps: int | None = None
     trainings: int = 5
-    factors: tuple[float, ...] = (0.5, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+    factors: tuple[float, ...] = (0.5, 2.0, 4.0, 8.0)
     takes_data: bool = False
 
 

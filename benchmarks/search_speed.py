@@ -46,7 +46,7 @@ class Case:
 CASES = {
     "diabetes-linear": Case("diabetes", "linear", "paper", 25, 50, 24, 1, 40.0),
     "diabetes-mlp": Case("diabetes", "mlp:64,64", "paper", 25, 50, 16, 1, 10.0),
-    "digits": Case("digits", "mlp:64,64", "paper", 25, 50, 16, 2, 8.0),
+    "digits": Case("digits", "mlp:64,64", "paper", 25, 50, 16, 1, 8.0),
     "mnist": Case("mnist", "lenet5", "fast", 25, 2, 6, 2, 4.0),
 }
 

@@ -52,7 +52,7 @@ class Budget:
     """What a search spent, in all and by stage.
 
     candidates: proposals; evaluated: those that were trained; steps: base-network gradient steps
-    (tuning and training); seconds: {stage: wall time}.
+    (tuning and training, without the finalists'); seconds: {stage: wall time}.
     """
 
     candidates: int
