@@ -56,9 +56,16 @@ def evo(
 
 
 def process(directory: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The command in a process of its own."""
+    """The command in a process of its own, which hears Ctrl-C as in a terminal.
+
+    A shell's background jobs ignore SIGINT and hand that down to their children.
+    """
+    start = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from evoloss.cli import main; main()"
+    )
     return subprocess.Popen(
-        [sys.executable, "-c", "from evoloss.cli import main; main()", *arguments],
+        [sys.executable, "-c", start, *arguments],
         cwd=directory,
         env={**os.environ, "PYTHONPATH": str(Path(evoloss.__file__).parents[1])},
         stdout=subprocess.PIPE,
