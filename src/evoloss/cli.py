@@ -242,12 +242,14 @@ def export(
 def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> None:
     """Tell what a run has found so far, and what it cost."""
     from evoloss import report, runs
+    from evoloss.discovery.result import Budget
     from evoloss.store import Store
 
     with Store.open(run, write=False) as store:
         candidates = store.candidates()
         description = runs.description(store, candidates)
-        found, spent = runs.losses(store, candidates), runs.spent(store, candidates)
+        found = runs.losses(store, candidates)
+        spent = Budget.of(candidates, store.seconds(), store.outcome)
     if as_json:
         _write_json(description)
         return

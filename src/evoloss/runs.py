@@ -107,19 +107,6 @@ def ranked(candidates: tuple[Candidate, ...]) -> list[Candidate]:
     return sorted(scored, key=lambda each: (each.error, complexity(each.expression), each.id))
 
 
-def spent(store: Store, candidates: tuple[Candidate, ...]) -> Budget:
-    """What the saved generations cost."""
-    seconds = store.seconds()
-    if store.outcome is not None and store.outcome.get("finalists_seconds"):
-        seconds["finalists"] = store.outcome["finalists_seconds"]
-    return Budget(
-        candidates=len(candidates),
-        evaluated=sum(each.fate in (Fate.SCORED, Fate.RACED_OUT) for each in candidates),
-        steps=sum(each.steps for each in candidates),
-        seconds=seconds,
-    )
-
-
 def summary(directory: Path) -> dict[str, Any]:
     """One run as plain data; what is wrong with it under `problem` if it cannot be read."""
     try:
@@ -181,7 +168,7 @@ def runs_in(directory: Path) -> list[Path]:
 
 def description(store: Store, candidates: tuple[Candidate, ...]) -> dict[str, Any]:
     """Everything `evoloss show` tells, as plain data."""
-    found, budget = losses(store, candidates), spent(store, candidates)
+    found, budget = losses(store, candidates), Budget.of(candidates, store.seconds(), store.outcome)
     return {
         **_summary(store),
         "settings": store.settings,

@@ -12,7 +12,7 @@ from torch import nn
 import evoloss
 from evoloss.discovery.archive import pareto
 from evoloss.discovery.candidate import Fate
-from evoloss.discovery.loop import resume, search
+from evoloss.discovery.loop import FINAL_SEEDS, resume, search
 from evoloss.errors import ShapeError, UserError
 from evoloss.lang.expr import check
 from evoloss.store import Store
@@ -372,7 +372,8 @@ def test_the_tiny_tasks_would_notice_a_look_at_the_test_split():
 @pytest.mark.parametrize("kind", TASKS)
 def test_every_candidates_record_makes_sense(kind, preset):
     settings = {**SETTINGS, "population": 8, "generations": 4, "preset": preset}
-    result = search(TASKS[kind](), **settings)
+    task = TASKS[kind]()
+    result = search(task, **settings)
     history = result.history
     assert [each.id for each in history] == list(range(32))
     assert [(each.generation, each.index) for each in history] == [
@@ -404,7 +405,11 @@ def test_every_candidates_record_makes_sense(kind, preset):
     if preset == "paper":
         assert not seen & {Fate.EQUIVALENT, Fate.RACED_OUT}
     assert result.budget.candidates == 32
-    assert result.budget.steps == sum(each.steps for each in history)
+    of_one_finalist = FINAL_SEEDS * SETTINGS["fitness_steps"] * task.episodes_per_fitness
+    scored = sum(each.fate is Fate.SCORED for each in history)
+    finalists, rest = divmod(result.budget.steps - sum(e.steps for e in history), of_one_finalist)
+    assert rest == 0
+    assert min(SETTINGS["finalists"], scored) <= finalists <= scored
     assert result.budget.evaluated == sum(
         each.fate in (Fate.SCORED, Fate.RACED_OUT) for each in history
     )

@@ -58,12 +58,16 @@ class Archive:
                 self.best = min(self.best or candidate, candidate, key=_merit)
             self._by_form.setdefault(candidate.canonical, candidate.id)
             if candidate.same_as is None and self.settings.equivalence:
-                for seen, loss in (
-                    (self._by_untuned_gradient, candidate.expression),
-                    (self._by_tuned_gradient, candidate.loss),
-                ):
-                    if fingerprint := gradient_fingerprint(loss, self.output):
-                        seen.setdefault(fingerprint, candidate.id)
+                self._remember_gradients(candidate)
+
+    def _remember_gradients(self, candidate: Candidate) -> None:
+        known = [(self._by_untuned_gradient, candidate.expression)]
+        broke_down = candidate.fate is Fate.FAILED and candidate.phi is None
+        if not broke_down or self.settings.local_search == "none":
+            known.append((self._by_tuned_gradient, candidate.loss))
+        for seen, loss in known:
+            if fingerprint := gradient_fingerprint(loss, self.output):
+                seen.setdefault(fingerprint, candidate.id)
 
     def original(self, candidate: Candidate) -> Candidate:
         """The candidate whose trainings gave this one its result."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evoloss.discovery.archive import Archive, pareto
-from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.candidate import Candidate
 from evoloss.discovery.fitness import fitness
 from evoloss.discovery.progress import Observer, Progress
 from evoloss.discovery.randomness import Purpose, stream
@@ -181,7 +181,7 @@ class _Run:
             best=found[outcome["best"]],
             front=tuple(found[id] for id in outcome["front"]),
             history=tuple(self.archive.history),
-            budget=self._budget(),
+            budget=Budget.of(self.archive.history, self.seconds, outcome),
             run=self.store.directory if self.store is not None else None,
         )
 
@@ -195,52 +195,43 @@ class _Run:
                 "or a smaller learning rate of the base network"
             )
         pairs = [(each, float(each.error or 0.0)) for each in scored]
+        cost = None
         if self.settings.finalists:
             self._report("finalists", 0.0)
             start = time.perf_counter()
-            pairs = self._score_finalists(pairs)
-            self.seconds["finalists"] = time.perf_counter() - start
+            pairs, steps = self._score_finalists(pairs)
+            cost = {"seconds": time.perf_counter() - start, "steps": steps}
         best = min(pairs, key=lambda pair: (pair[1], complexity(pair[0].expression), pair[0].id))
         front = pareto(pairs)
         return {
             "best": best[0].id,
             "front": [each.id for each in front],
             "errors": {str(each.id): error for each, error in pairs},
-            "finalists_seconds": self.seconds.get("finalists", 0.0),
+            "finalists": cost,
         }
 
     def _score_finalists(
         self, pairs: Sequence[tuple[Candidate, float]]
-    ) -> list[tuple[Candidate, float]]:
+    ) -> tuple[list[tuple[Candidate, float]], int]:
         """The best and the front again, on initialisations that selection has not seen.
 
         The lowest of a thousand scores is low by luck too; the mean over fresh seeds is not.
+        Returns: those with a finite mean, with it; the gradient steps that it took.
         """
         chosen = {each.id: each for each, _ in pairs[: self.settings.finalists]}
         chosen |= {each.id: each for each in pareto(pairs)}
         finalists = list(chosen.values())
         with self.bench.threads():
-            scores = fitness(
-                self.bench,
-                [each.loss for each in finalists],
-                self.bench.final_trials(FINAL_SEEDS),
-                racing=False,
-            )
+            trials = self.bench.final_trials(FINAL_SEEDS)
+            losses = [each.loss for each in finalists]
+            scores = fitness(self.bench, losses, trials, racing=False)
         means = [
             (each, score.error)
             for each, score in zip(finalists, scores, strict=True)
             if math.isfinite(score.error)
         ]
-        return means or [(each, float(each.error or 0.0)) for each in finalists]
-
-    def _budget(self) -> Budget:
-        history = self.archive.history
-        return Budget(
-            candidates=len(history),
-            evaluated=sum(each.fate in (Fate.SCORED, Fate.RACED_OUT) for each in history),
-            steps=sum(each.steps for each in history),
-            seconds=dict(self.seconds),
-        )
+        steps = sum(score.steps * len(trials) for score in scores)
+        return means or [(each, float(each.error or 0.0)) for each in finalists], steps
 
     def _report(self, stage: str, share: float) -> None:
         if self.observer is None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from evoloss.discovery.candidate import Candidate
+from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.lang.expr import Expr, complexity
 from evoloss.lang.text import to_text
 from evoloss.lang.types import Output
@@ -52,13 +53,30 @@ class Budget:
     """What a search spent, in all and by stage.
 
     candidates: proposals; evaluated: those that were trained; steps: base-network gradient steps
-    (tuning and training, without the finalists'); seconds: {stage: wall time}.
+    of tuning, training and the finalists; seconds: {stage: wall time}.
     """
 
     candidates: int
     evaluated: int
     steps: int
     seconds: dict[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        history: Sequence[Candidate],
+        seconds: Mapping[str, float],
+        outcome: Mapping[str, Any] | None,
+    ) -> Budget:
+        """What saved generations cost, and the scoring of the finalists where that is done."""
+        finalists = (outcome or {}).get("finalists")
+        extra = {"finalists": finalists["seconds"]} if finalists else {}
+        return cls(
+            candidates=len(history),
+            evaluated=sum(each.fate in (Fate.SCORED, Fate.RACED_OUT) for each in history),
+            steps=sum(each.steps for each in history) + (finalists["steps"] if finalists else 0),
+            seconds={**seconds, **extra},
+        )
 
 
 @dataclass(frozen=True)

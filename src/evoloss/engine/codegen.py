@@ -19,9 +19,10 @@ from evoloss.lang.ops import ELEMENTWISE, OPERANDS, Operator, scalar_source
 
 _HEADER = f'''"""Generated from evoloss's operator table; do not edit."""
 
-from math import exp, log, log1p, sqrt, tanh
+from math import log1p, sqrt
 
 from evoloss.engine.compiled import compiled
+from evoloss.engine.elementary import exp, log, tanh
 
 TARGET, PREDICTION, CONSTANT, FIRST = {TARGET}, {PREDICTION}, {CONSTANT}, {FIRST_OPCODE}
 

@@ -34,16 +34,24 @@ def cache_directory() -> Path:
 def compiled(function: Callable[..., Any]) -> Any:
     """`numba.njit` with evoloss's options and cache.
 
-    Sums may be reordered and products fused; NaN and infinity keep their meaning, a division by
-    zero gives infinity, and Python's lock is released.
+    Sums may be reordered; NaN and infinity keep their meaning, a division by zero gives infinity,
+    and Python's lock is released. Products are not fused into sums: with a fused one,
+    w y - w f would not be zero where y = f.
     """
+    return _jit(function, fastmath={"reassoc"})
+
+
+def compiled_exactly(function: Callable[..., Any]) -> Any:
+    """`compiled`, with every operation in the order it is written in."""
+    return _jit(function)
+
+
+def _jit(function: Callable[..., Any], **options: Any) -> Any:
     config: Any = numba.config
     before = config.CACHE_DIR
     config.CACHE_DIR = str(_folder() / "machine-code")
     try:
-        return numba.njit(
-            cache=True, error_model="numpy", fastmath={"reassoc", "contract"}, nogil=True
-        )(function)
+        return numba.njit(cache=True, error_model="numpy", nogil=True, **options)(function)
     finally:
         config.CACHE_DIR = before
 

@@ -101,11 +101,11 @@ class DenseStack:
         hidden = self._activations(named, x)
         moved: Tensor | None = None
         for index, layer in enumerate(self.layers):
-            change = hidden[index] @ directions[layer.weight].mT
-            if layer.bias is not None:
-                change = change + directions[layer.bias].unsqueeze(1)
+            # In place on one tensor: these are bound by memory, not by arithmetic.
+            change = self._affine(directions, layer, hidden[index])
             if moved is not None:
-                change = change + moved @ named[layer.weight].mT
+                weight = named[layer.weight].mT.expand(len(moved), -1, -1)
+                change = change.baddbmm_(moved, weight)
             moved = layer.activation.scale(change, hidden[index + 1].expand_as(change))
         assert moved is not None  # there is at least one layer
         return moved
@@ -121,11 +121,14 @@ class DenseStack:
         """The input (1, B, I) and every layer's output (P, B, H)."""
         hidden = [x.flatten(1).unsqueeze(0)]
         for layer in self.layers:
-            weight = named[layer.weight].mT
-            below = hidden[-1].expand(len(weight), -1, -1)
-            if layer.bias is None:
-                z = torch.bmm(below, weight)
-            else:
-                z = torch.baddbmm(named[layer.bias].unsqueeze(1), below, weight)
+            z = self._affine(named, layer, hidden[-1])
             hidden.append(layer.activation.value(z))
         return hidden
+
+    def _affine(self, named: dict[str, Tensor], layer: _Layer, below: Tensor) -> Tensor:
+        """below W^T + b with the layer's own W and b of `named`, for each copy."""
+        weight = named[layer.weight].mT
+        below = below.expand(len(weight), -1, -1)
+        if layer.bias is None:
+            return torch.bmm(below, weight)
+        return torch.baddbmm(named[layer.bias].unsqueeze(1), below, weight)

@@ -11,6 +11,7 @@ can run on two cores. The inner loops are generated (`codegen`).
 import numpy as np
 
 from evoloss.engine.compiled import blocks, compiled
+from evoloss.engine.elementary import exp
 
 _blocks = blocks()
 forward, gradient, backward = _blocks.forward, _blocks.gradient, _blocks.backward
@@ -21,26 +22,22 @@ IDENTITY, SIGMOID, SOFTMAX = 0, 1, 2
 
 
 @compiled
-def gradients(
-    code, operands, slots, constant, live, start, phi, R, Y, classes, output, scale, G, first, last
-):
-    """G[p] = scale · ∂(Σ loss_p)/∂R[p] for p in [first, last), through the output transform.
+def gradients(code, operands, slots, constant, live, start, phi, F, Y, scale, G, first, last):
+    """G[p] = scale · ∂(Σ loss_p)/∂F[p] for p in [first, last).
 
-    R: raw predictions, one row for all programs or one row each; rows of `classes` numbers.
+    F: predictions, one row for all programs or one row each.
     """
-    size = max(1, BLOCK // classes) * classes
-    V, A, y, f, g = _workspace(start, size)
+    V, A, y, f, g = _workspace(start, BLOCK)
     for p in range(first, last):
         lo, hi = start[p], start[p + 1]
-        row = R[p if len(R) > 1 else 0]
-        for at in range(0, len(Y), size):
-            m = min(size, len(Y) - at)
+        row = F[p if len(F) > 1 else 0]
+        for at in range(0, len(Y), BLOCK):
+            m = min(BLOCK, len(Y) - at)
             for e in range(m):
                 y[e] = Y[at + e]
-            transform(row[at : at + m], f, classes, output, m)
+                f[e] = row[at + e]
             forward(code, operands, slots, constant, lo, hi, phi[p], y, f, V, m)
             gradient(code, operands, slots, live, lo, hi, phi[p], V, A, g, m)
-            pull_back(f, g, classes, output, m)
             for e in range(m):
                 G[p, at + e] = scale * g[e]
 
@@ -102,23 +99,28 @@ def minimise(
     and Adam moves each number by its own gradient, so rows are independent of each other: all
     steps of one block of rows run while it stays in cache.
     """
-    size = max(1, BLOCK // classes) * classes
-    V, A, _, f, g = _workspace(start, size)
-    first_moment, second_moment = np.empty(size), np.empty(size)
+    rows = max(1, BLOCK // classes)
+    size = rows * classes
+    V, A, y, f, g = _workspace(start, size)
+    r, first_moment, second_moment = np.empty(size), np.empty(size), np.empty(size)
     scale = classes / len(Y)
     for p in range(first, last):
         lo, hi = start[p], start[p + 1]
         for at in range(0, len(Y), size):
             m = min(size, len(Y) - at)
-            y, r = Y[at : at + m], R[p, at : at + m]
-            r[:] = R0[at : at + m]
+            n = m // classes
+            # Class by class, so that the loops of the softmax run over rows, without gaps.
+            for i in range(n):
+                for c in range(classes):
+                    y[c * n + i] = Y[at + i * classes + c]
+                    r[c * n + i] = R0[at + i * classes + c]
             first_moment[:m] = 0.0
             second_moment[:m] = 0.0
             for step in range(1, steps + 1):
-                transform(r, f, classes, output, m)
+                transform(r, f, classes, output, n)
                 forward(code, operands, slots, constant, lo, hi, phi[p], y, f, V, m)
                 gradient(code, operands, slots, live, lo, hi, phi[p], V, A, g, m)
-                pull_back(f, g, classes, output, m)
+                pull_back(f, g, classes, output, n)
                 correct1 = 1.0 - 0.9**step
                 correct2 = 1.0 - 0.999**step
                 for e in range(m):
@@ -130,42 +132,48 @@ def minimise(
                         * (first_moment[e] / correct1)
                         / (np.sqrt(second_moment[e] / correct2) + 1e-8)
                     )
+            for i in range(n):
+                for c in range(classes):
+                    R[p, at + i * classes + c] = r[c * n + i]
 
 
 @compiled
-def transform(r, f, classes, output, m):
-    """f = the output transform of raw predictions r, rows of `classes` numbers."""
+def transform(r, f, classes, output, n):
+    """f = the output transform of raw predictions r of n rows, stored class by class."""
     if output == SOFTMAX:
-        for at in range(0, m, classes):
-            top = r[at]
-            for e in range(at, at + classes):
-                top = max(top, r[e])
-            total = 0.0
-            for e in range(at, at + classes):
-                f[e] = np.exp(r[e] - top)
-                total += f[e]
-            for e in range(at, at + classes):
-                f[e] /= total
+        top, total = np.empty(n), np.zeros(n)
+        top[:] = r[:n]
+        for c in range(1, classes):
+            for i in range(n):
+                top[i] = max(top[i], r[c * n + i])
+        for c in range(classes):
+            for i in range(n):
+                f[c * n + i] = exp(r[c * n + i] - top[i])
+                total[i] += f[c * n + i]
+        for c in range(classes):
+            for i in range(n):
+                f[c * n + i] /= total[i]
     elif output == SIGMOID:
-        for e in range(m):
-            f[e] = 1.0 / (1.0 + np.exp(-r[e]))
+        for e in range(n * classes):
+            f[e] = 1.0 / (1.0 + exp(-r[e]))
     else:
-        for e in range(m):
+        for e in range(n * classes):
             f[e] = r[e]
 
 
 @compiled
-def pull_back(f, g, classes, output, m):
+def pull_back(f, g, classes, output, n):
     """Turns the gradient g in the prediction f into the gradient in the raw prediction."""
     if output == SOFTMAX:
-        for at in range(0, m, classes):
-            inner = 0.0
-            for e in range(at, at + classes):
-                inner += f[e] * g[e]
-            for e in range(at, at + classes):
-                g[e] = f[e] * (g[e] - inner)
+        inner = np.zeros(n)
+        for c in range(classes):
+            for i in range(n):
+                inner[i] += f[c * n + i] * g[c * n + i]
+        for c in range(classes):
+            for i in range(n):
+                g[c * n + i] = f[c * n + i] * (g[c * n + i] - inner[i])
     elif output == SIGMOID:
-        for e in range(m):
+        for e in range(n * classes):
             g[e] *= f[e] * (1.0 - f[e])
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evoloss.engine import kernels, torch_form
+from evoloss.engine.outputs import push_forward, transform
 from evoloss.engine.program import Programs, Weights, flatten
 from evoloss.lang.expr import Expr
 from evoloss.lang.types import Output
@@ -26,9 +27,9 @@ from evoloss.lang.types import Output
 Backend = Literal["fused", "torch"]
 OUTPUTS = {"identity": kernels.IDENTITY, "sigmoid": kernels.SIGMOID, "softmax": kernels.SOFTMAX}
 
-# Below this many node evaluations (about a fifth of a millisecond) a second thread costs more than
-# it brings, and much more when other programs want the cores.
-_WORTH_A_THREAD = 250_000
+# Below this many node evaluations (about an eighth of a millisecond) a second thread costs more
+# than it brings, and much more when other programs want the cores.
+_WORTH_A_THREAD = 150_000
 
 
 class LossPopulation:
@@ -70,15 +71,16 @@ class LossPopulation:
         """
         if self.in_torch(raw):
             return torch_form.gradient(self, raw, target, phi, output)
-        p, r = self.programs, _flat(raw)
-        out = np.empty((len(self), r.shape[1]), dtype=r.dtype)
+        f = transform(raw, output)
+        p, q = self.programs, _flat(f)
+        out = np.empty((len(self), q.shape[1]), dtype=q.dtype)
         shared = (p.code, p.operands, p.slots, p.constant, p.live, p.start, phi.numpy())
         scale = 1.0 / len(target)
         self._run(
-            kernels.gradients, *shared, r, _vector(target), raw.shape[2], OUTPUTS[output], scale,
-            out, work=out.shape[1],
+            kernels.gradients, *shared, q, _vector(target), scale, out, work=out.shape[1]
         )  # fmt: skip
-        return torch.from_numpy(out).view(len(self), *target.shape)
+        slope = torch.from_numpy(out).view(len(self), *target.shape)
+        return push_forward(f, slope, output)
 
     def values_and_gradients(
         self, prediction: Tensor, target: Tensor, phi: Tensor
@@ -156,7 +158,12 @@ class LossPopulation:
         if int(self.programs.start[-1]) * work < _WORTH_A_THREAD or len(self._halves) == 2:
             kernel(*arguments, 0, len(self))
         else:
-            list(_pool().map(lambda part: kernel(*arguments, *part), pairwise(self._halves)))
+            own, *others = pairwise(self._halves)
+            pool = _pool()
+            running = [pool.submit(kernel, *arguments, *part) for part in others]
+            kernel(*arguments, *own)
+            for part in running:
+                part.result()
 
 
 class _Value(torch.autograd.Function):

@@ -46,6 +46,11 @@ class SGD:
                 gradient = velocity
         theta.add_(gradient, alpha=-self.lr)
 
+    def first_step(self, theta: Tensor, gradient: Tensor) -> Tensor:
+        """The parameters after one step from rest; theta may be one row for all gradients."""
+        reach = self.lr * self.first_step_factor
+        return torch.add((1.0 - reach * self.weight_decay) * theta, gradient, alpha=-reach)
+
     @property
     def first_step_factor(self) -> float:
         """How far the first step from rest goes, in multiples of lr times the gradient."""

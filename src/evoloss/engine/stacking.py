@@ -27,7 +27,7 @@ from evoloss.errors import UserError
 WAYS = ("loop", "vmap:6", "vmap")
 OPERATIONS = ("train", "pull_shared", "push")
 _REPEATS = 3
-_WORTH_THREADS = 50_000_000
+_WORTH_THREADS = 10_000_000
 """Products of a layer's weight and an input, a step: from here on torch's threads pay."""
 
 

@@ -60,7 +60,7 @@ def one_step_hypergradient(
     x, y = batch
     raw, pullback = inner.stack.pull(theta, x)
     step = pullback(inner.losses.gradient(raw, y, phi, inner.output))
-    stepped, _ = inner.sgd.update(theta, step, torch.zeros_like(step))
+    stepped = inner.sgd.first_step(theta, step)
     v = _task_gradient(inner, stepped, validation)
     f = transform(raw, inner.output)
     w = push_forward(f, inner.stack.push(theta, x, v), inner.output)
