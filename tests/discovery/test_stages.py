@@ -237,8 +237,10 @@ def tuned_alone(bench, expr):
 
 def test_tuning_tells_how_far_it_is():
     shares = []
-    tune(bench_of(local_steps=4), GOOD[:2], shares.append)
+    tune(bench_of(local_steps=4, unroll=2), GOOD[:2], shares.append)
     assert shares == [0.25, 0.5, 0.75, 1.0]
+    tune(bench_of(local_steps=60), GOOD[:2], shares.append)
+    assert shares[4:] == [25 / 60, 50 / 60, 1.0]
 
 
 # Fitness and the race

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from evoloss.engine import loss_population
 from evoloss.engine.loss_population import LossPopulation, values
 from evoloss.engine.program import fits
+from evoloss.engine.threads import spread
 from evoloss.lang.expr import Call, Const, Expr, Input, walk
 from evoloss.lang.ops import ELEMENTWISE, GUARD, Kind, Operator
 from evoloss.lang.parse import parse
@@ -375,16 +376,19 @@ def test_a_split_over_threads_changes_nothing(monkeypatch, workers, output):
             population.minimise(raw, target, phi, output, 20, 0.01),
         ]
 
-    monkeypatch.setattr(loss_population, "_workers", lambda: 1)
+    monkeypatch.setattr(loss_population, "cores", lambda: 1)
     alone = everything()
     calls = []
-    pool = loss_population._pool()
-    monkeypatch.setattr(loss_population, "_workers", lambda: workers)
+    monkeypatch.setattr(loss_population, "cores", lambda: workers)
     monkeypatch.setattr(loss_population, "_WORTH_A_THREAD", 0)
-    monkeypatch.setattr(loss_population, "_pool", lambda: calls.append(1) or pool)
+    monkeypatch.setattr(
+        loss_population, "spread", lambda *work: calls.append(len(work[2]) - 1) or spread(*work)
+    )
     for a, b in zip(everything(), alone, strict=True):
         assert torch.equal(a, b)
-    assert len(calls) == 4  # kernels: values with gradients, curvature, gradient, minimise
+    # Kernels: values with gradients, curvature, gradient, minimise.
+    assert len(calls) == 4
+    assert min(calls) > 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

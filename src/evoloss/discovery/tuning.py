@@ -8,15 +8,18 @@ import torch
 from torch import Tensor
 
 from evoloss.discovery.workbench import Workbench
+from evoloss.engine.fused import FusedDense, Table, fused
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import Adam
 from evoloss.lang.expr import Expr
 from evoloss.local_search.unrolled import Inner, hypergradient
 
+Tick = Callable[[float], None]
+_STEPS_A_CALL = 25
+"""So that the display moves and Ctrl-C is heard while compiled code runs."""
 
-def tune(
-    bench: Workbench, expressions: Sequence[Expr], tick: Callable[[float], None]
-) -> list[tuple[float, ...]]:
+
+def tune(bench: Workbench, expressions: Sequence[Expr], tick: Tick) -> list[tuple[float, ...]]:
     """φ of each expression after the settings' local steps; NaN where tuning broke down.
 
     Each step: a fresh base network, `unroll` SGD steps under the learned loss, the task loss on
@@ -24,6 +27,38 @@ def tune(
     tick: called now and then with the share that is done.
     """
     losses = LossPopulation(expressions)
+    phi = losses.initial_phi()
+    first = bench.tuning[0].train
+    compiled = fused(bench.stack, bench.tuning_weights[0], first.x, first.y)
+    if compiled and bench.settings.unroll == 1 and (tables := bench.tuning_tables):
+        _compiled(bench, losses, phi, compiled, *tables, tick)
+    else:
+        phi = _step_by_step(bench, losses, phi, tick)
+    return _unpadded(phi, losses)
+
+
+def _compiled(
+    bench: Workbench, losses: LossPopulation, phi: Tensor, compiled: FusedDense,
+    batches: Table, held_out: Table, tick: Tick,
+) -> None:  # fmt: skip
+    """Tunes φ in place, many steps a call."""
+    usual = LossPopulation([bench.usual], "none")
+    adam = Adam(bench.settings.meta_lr)
+    moments = torch.zeros_like(phi), torch.zeros_like(phi)
+    total = len(bench.tuning)
+    for done in range(0, total, _STEPS_A_CALL):
+        steps = range(done, min(done + _STEPS_A_CALL, total))
+        part = slice(steps.start, steps.stop)
+        theta = torch.cat([bench.tuning_weights[number] for number in steps])
+        compiled.tune(
+            phi, moments, done, adam, losses, usual, theta, batches.part(part),
+            held_out.part(part), bench.task.output, bench.sgd,
+        )  # fmt: skip
+        tick(steps.stop / total)
+
+
+def _step_by_step(bench: Workbench, losses: LossPopulation, phi: Tensor, tick: Tick) -> Tensor:
+    """The tuned φ, by tensor operations over the whole stack."""
     inner = Inner(
         stack=bench.stack,
         losses=losses,
@@ -32,7 +67,6 @@ def tune(
         sgd=bench.sgd,
     )
     adam = Adam(bench.settings.meta_lr)
-    phi = losses.initial_phi()
     state = adam.init(phi)
     for number, step in enumerate(bench.tuning):
         bench.stack.reseed(number)
@@ -44,7 +78,7 @@ def tune(
         slope = hypergradient(inner, theta, batches, validation, phi)
         phi, state = adam.update(phi, slope, state)
         tick((number + 1) / len(bench.tuning))
-    return _unpadded(phi, losses)
+    return phi
 
 
 def _unpadded(phi: Tensor, losses: LossPopulation) -> list[tuple[float, ...]]:

@@ -6,7 +6,7 @@ by the loss alone, and the result of a candidate depends on the run's seed and o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from evoloss.discovery.randomness import Purpose, stream, torch_seed
 from evoloss.discovery.settings import Settings
+from evoloss.engine.fused import Table
 from evoloss.engine.optimisers import SGD
 from evoloss.engine.stack import Stack
 from evoloss.engine.stacking import choose, make_stack
@@ -110,6 +111,20 @@ class Workbench:
         return tuple(found)
 
     @cached_property
+    def tuning_tables(self) -> tuple[Table, Table] | None:
+        """`tuning` for one-step unrolls as two tables: of minibatches and of validation batches.
+
+        None where batches differ in size from step to step.
+        """
+        steps = self.tuning
+        if len({(step.inner_rows.shape, step.validation_rows.shape) for step in steps}) > 1:
+            return None
+        return (
+            _table([(step.train, step.inner_rows[0]) for step in steps]),
+            _table([(step.validation, step.validation_rows) for step in steps]),
+        )
+
+    @cached_property
     def tuning_weights(self) -> InitialWeights:
         """A fresh base network for every step of local search."""
         return InitialWeights(
@@ -154,3 +169,17 @@ class Workbench:
         seed = torch_seed(self.settings.seed, Purpose.REJECTION)
         raw = self.stack.predict(fresh_weights(self.task.network, seed), train.x[rows])[0]
         return raw.double(), train.y[rows].double()
+
+
+def _table(steps: Sequence[tuple[Data, NDArray[np.int64]]]) -> Table:
+    """The data of all steps in one, each data set once, and the rows of each step in it."""
+    begins: dict[int, int] = {}
+    parts: list[Data] = []
+    total = 0
+    for data, _ in steps:
+        if id(data) not in begins:
+            begins[id(data)] = total
+            parts.append(data)
+            total += len(data)
+    x, y = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y"))
+    return Table.of(x, y, np.stack([begins[id(data)] + rows for data, rows in steps]))

@@ -7,7 +7,7 @@ a step of 25 networks takes a fraction of what it takes through autograd and `vm
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -32,15 +32,19 @@ _ACTIVATIONS: dict[type[nn.Module], _Activation] = {
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """h = activation(h W^T + b); the names of W and b in the module's layout."""
+class Layer:
+    """h = activation(h W^T + b); the names of W and b in the module's layout, the activation."""
 
     weight: str
     bias: str | None
-    activation: _Activation
+    kind: type[nn.Module] = nn.Identity
+
+    @property
+    def activation(self) -> _Activation:
+        return _ACTIVATIONS[self.kind]
 
 
-def dense_layers(module: nn.Module) -> list[_Layer] | None:
+def dense_layers(module: nn.Module) -> list[Layer] | None:
     """The layers of a module that is nothing but Linear and activations in a row, else None."""
     if type(module).forward not in (nn.Sequential.forward, nn.Linear.forward):
         return None
@@ -50,18 +54,18 @@ def dense_layers(module: nn.Module) -> list[_Layer] | None:
     parts = list(module._modules.items()) or [("", module)]
     # Frozen parameters are not among these, nor those that are another's under a second name.
     trained = {name for name, p in module.named_parameters() if p.requires_grad}
-    layers: list[_Layer] = []
+    layers: list[Layer] = []
     for index, (name, part) in enumerate(parts):
         prefix = f"{name}." if name else ""
         if type(part) is nn.Linear and all(
             f"{prefix}{own}" in trained for own, _ in part.named_parameters()
         ):
             bias = f"{prefix}bias" if part.bias is not None else None
-            layers.append(_Layer(f"{prefix}weight", bias, _ACTIVATIONS[nn.Identity]))
-        elif part is not None and (activation := _ACTIVATIONS.get(type(part))) and layers:
-            if layers[-1].activation is not _ACTIVATIONS[nn.Identity]:
+            layers.append(Layer(f"{prefix}weight", bias))
+        elif part is not None and type(part) in _ACTIVATIONS and layers:
+            if layers[-1].kind is not nn.Identity:
                 return None
-            layers[-1] = _Layer(layers[-1].weight, layers[-1].bias, activation)
+            layers[-1] = replace(layers[-1], kind=type(part))
         elif not (type(part) is nn.Flatten and index == 0 and part.start_dim == 1):
             return None
     return layers or None
@@ -70,7 +74,7 @@ def dense_layers(module: nn.Module) -> list[_Layer] | None:
 class DenseStack:
     """`Stack` for `dense_layers`; see there for which modules."""
 
-    def __init__(self, module: nn.Module, layers: list[_Layer]) -> None:
+    def __init__(self, module: nn.Module, layers: list[Layer]) -> None:
         self.layout = Layout(module)
         self.layers = layers
 
@@ -125,7 +129,7 @@ class DenseStack:
             hidden.append(layer.activation.value(z))
         return hidden
 
-    def _affine(self, named: dict[str, Tensor], layer: _Layer, below: Tensor) -> Tensor:
+    def _affine(self, named: dict[str, Tensor], layer: Layer, below: Tensor) -> Tensor:
         """below W^T + b with the layer's own W and b of `named`, for each copy."""
         weight = named[layer.weight].mT
         below = below.expand(len(weight), -1, -1)

@@ -6,11 +6,7 @@ A loss is the sum over outputs and the mean over rows of its expression.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +17,7 @@ from torch import Tensor
 from evoloss.engine import kernels, torch_form
 from evoloss.engine.outputs import push_forward, transform
 from evoloss.engine.program import Programs, Weights, flatten
+from evoloss.engine.threads import cores, spread
 from evoloss.lang.expr import Expr
 from evoloss.lang.types import Output
 
@@ -46,7 +43,7 @@ class LossPopulation:
         self.weights: Weights = weights
         self.backend: Backend = backend
         self.programs: Programs = flatten(self.expressions, weights)
-        self._halves = _balanced(self.programs.start, _workers())
+        self._halves = _balanced(self.programs.start, cores())
 
     def __len__(self) -> int:
         return len(self.expressions)
@@ -155,15 +152,8 @@ class LossPopulation:
 
         work: how often each node is evaluated.
         """
-        if int(self.programs.start[-1]) * work < _WORTH_A_THREAD or len(self._halves) == 2:
-            kernel(*arguments, 0, len(self))
-        else:
-            own, *others = pairwise(self._halves)
-            pool = _pool()
-            running = [pool.submit(kernel, *arguments, *part) for part in others]
-            kernel(*arguments, *own)
-            for part in running:
-                part.result()
+        worth = int(self.programs.start[-1]) * work >= _WORTH_A_THREAD
+        spread(kernel, arguments, self._halves if worth else (0, len(self)))
 
 
 class _Value(torch.autograd.Function):
@@ -222,16 +212,6 @@ def _flat(tensor: Tensor) -> NDArray[Any]:
 def _vector(tensor: Tensor) -> NDArray[Any]:
     array: NDArray[Any] = tensor.detach().reshape(-1).contiguous().numpy()
     return array
-
-
-@cache
-def _workers() -> int:
-    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_workers(), thread_name_prefix="evoloss-kernel")
 
 
 def _balanced(start: NDArray[np.int64], parts: int) -> list[int]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from evoloss.engine.fused import Table, fused
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import SGD
 from evoloss.engine.outputs import transform
@@ -102,13 +103,17 @@ def train(
     x: (N, …), y: (N, C) the training split; batches: (steps, B) row numbers into it.
     """
     theta, velocity = state.theta.clone(), state.velocity.clone()
+    steps = state.steps + len(batches)
+    if compiled := fused(stack, theta, x, y):
+        compiled.train(theta, velocity, losses, phi, Table.of(x, y, batches), output, sgd)
+        return Trained(theta, velocity, steps)
     for step, rows in enumerate(torch.from_numpy(batches), start=state.steps):
         inputs, targets = x[rows], y[rows]
         stack.reseed(step)
         raw, pullback = stack.pull(theta, inputs)
         slope = losses.gradient(raw, targets, phi, output)
         sgd.update_(theta, pullback(slope), velocity)
-    return Trained(theta, velocity, state.steps + len(batches))
+    return Trained(theta, velocity, steps)
 
 
 def predict(stack: Stack, theta: Tensor, x: Tensor, output: Output) -> Tensor:
