@@ -241,7 +241,7 @@ def export(
 @app.command()
 def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> None:
     """Tell what a run has found so far, and what it cost."""
-    from evoloss import report, runs
+    from evoloss import runs, tables
     from evoloss.discovery.result import Budget
     from evoloss.store import Store
 
@@ -254,17 +254,17 @@ def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> N
         _write_json(description)
         return
     console = _console()
-    console.print(report.run(description))
+    console.print(tables.run(description))
     if found.best is None:
         console.print("no loss has been scored yet")
         return
-    measure = report.Measure(description["metric"], description["higher_is_better"])
-    console.print(report.found_loss(found.best, measure))
-    console.print(report.front(found.front, measure))
-    console.print(report.candidates(runs.ranked(candidates)[:10], measure))
+    measure = tables.Measure(description["metric"], description["higher_is_better"])
+    console.print(tables.found_loss(found.best, measure))
+    console.print(tables.front(found.front, measure))
+    console.print(tables.candidates(runs.ranked(candidates)[:10], measure))
     for record in description["evaluations"]:
-        console.print(report.comparison(record))
-    console.print(report.budget(spent))
+        console.print(tables.comparison(record))
+    console.print(tables.budget(spent))
 
 
 @app.command("runs")
@@ -284,9 +284,9 @@ def list_runs(
     elif not summaries:
         typer.echo(f"no runs in '{folder}': start one with `evoloss search TASK`")
     else:
-        from evoloss import report
+        from evoloss import tables
 
-        _console().print(report.runs(summaries))
+        _console().print(tables.runs(summaries))
 
 
 @app.command()
@@ -348,14 +348,14 @@ def _stoppable(directory: Path) -> Iterator[None]:
 
 def _conclude(console: Console, task: Task, result: Result, seeds: int, steps: int | None) -> None:
     """The report at the end of a search."""
-    from evoloss import report, runs
+    from evoloss import runs, tables
 
-    measure = report.Measure(task.metric.name, task.metric.higher_is_better)
-    console.print(report.found_loss(result.best, measure))
-    console.print(report.front(result.front, measure))
+    measure = tables.Measure(task.metric.name, task.metric.higher_is_better)
+    console.print(tables.found_loss(result.best, measure))
+    console.print(tables.front(result.front, measure))
     found = runs.Subject("found", result.best.expression, result.run)
     _compare(console, task, found, seeds, steps)
-    console.print(report.budget(result.budget))
+    console.print(tables.budget(result.budget))
     if result.run is not None:
         run = shlex.quote(str(result.run))
         hints = f"PyTorch code:  evoloss export {run} -o loss.py\nthis and more: evoloss show {run}"
@@ -364,7 +364,7 @@ def _conclude(console: Console, task: Task, result: Result, seeds: int, steps: i
 
 def _compare(console: Console, task: Task, subject: Subject, seeds: int, steps: int | None) -> None:
     """Evaluates on test data against the usual loss, prints it, and keeps it with the run."""
-    from evoloss import report, runs
+    from evoloss import runs, tables
     from evoloss.discovery.evaluate import evaluate as evaluate_losses
     from evoloss.lang.parse import parse
     from evoloss.store import Store
@@ -375,7 +375,7 @@ def _compare(console: Console, task: Task, subject: Subject, seeds: int, steps: 
         with console.status("training on test episodes"):
             evaluation = evaluate_losses(task, losses, seeds=seeds, steps=steps)
         record = runs.evaluation_record(evaluation)
-        console.print(report.comparison(record))
+        console.print(tables.comparison(record))
         if store is not None:
             store.add_evaluation(record)
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from evoloss import report
+from evoloss import tables
 from evoloss.discovery.candidate import Candidate
 from evoloss.discovery.result import Budget, FoundLoss
 from evoloss.lang.parse import parse
 
-MSE = report.Measure("mse", higher_is_better=False)
-ACCURACY = report.Measure("accuracy", higher_is_better=True)
+MSE = tables.Measure("mse", higher_is_better=False)
+ACCURACY = tables.Measure("accuracy", higher_is_better=True)
 
 
 def text(renderable: RenderableType) -> str:
@@ -49,7 +49,7 @@ def test_the_metric_is_shown_in_its_own_direction() -> None:
 
 
 def test_the_table_has_mean_and_standard_deviation() -> None:
-    shown = text(report.comparison(record([1.0, 2.0, 3.0], [4.0, 4.0, 4.0])))
+    shown = text(tables.comparison(record([1.0, 2.0, 3.0], [4.0, 4.0, 4.0])))
     assert "Test data of diabetes, 3 seeds, 500 training steps each" in shown
     assert ["found", "2", "1", "abs(y", "-", "1.235*f)"] in [
         line.split() for line in shown.splitlines()
@@ -76,32 +76,32 @@ def test_the_table_has_mean_and_standard_deviation() -> None:
 def test_the_verdict_says_it_as_it_is(
     found: list[float | None], usual: list[float | None], higher: bool, sentence: str
 ) -> None:
-    assert sentence in text(report.comparison(record(found, usual, higher_is_better=higher)))
+    assert sentence in text(tables.comparison(record(found, usual, higher_is_better=higher)))
 
 
 def test_a_verdict_gives_the_number_of_seeds_and_the_p_value() -> None:
     # The t statistic is 5 with 1 degree of freedom: p = 1 - 2 atan(5) / π = 0.1257.
-    shown = text(report.comparison(record([0.0, 0.0], [4.0, 6.0])))
+    shown = text(tables.comparison(record([0.0, 0.0], [4.0, 6.0])))
     assert "(paired t-test over 2 seeds, p = 0.13)" in shown
 
 
 def test_a_failed_training_has_no_mean() -> None:
-    assert "1 of 2 failed" in text(report.comparison(record([None, 2.0], [1.0, 2.0])))
+    assert "1 of 2 failed" in text(tables.comparison(record([None, 2.0], [1.0, 2.0])))
 
 
 def test_the_front_and_the_loss() -> None:
-    shown = text(report.front([found_loss(0.25)], MSE))
+    shown = text(tables.front([found_loss(0.25)], MSE))
     assert ["4", "0.25", "abs(y", "-", "f)"] in [line.split() for line in shown.splitlines()]
-    shown = text(report.found_loss(found_loss(-0.9), ACCURACY))
+    shown = text(tables.found_loss(found_loss(-0.9), ACCURACY))
     assert "abs(y - f)" in shown
     assert "complexity 4, validation accuracy 0.9" in shown
 
 
 def test_the_budget_lists_the_dearest_stage_first() -> None:
-    shown = text(report.budget(Budget(1250, 700, 350_000, {"training": 3.0, "tuning": 59.0})))
+    shown = text(tables.budget(Budget(1250, 700, 350_000, {"training": 3.0, "tuning": 59.0})))
     assert "1,250 candidates, 700 of them trained, 350,000 gradient steps, 1:02" in shown
     assert "(tuning 59.0 s · training 3.0 s)" in shown
 
 
 def test_a_run_that_cannot_be_read_is_listed_with_its_problem() -> None:
-    assert "it is damaged" in text(report.runs([{"run": "runs/x-1", "problem": "it is damaged"}]))
+    assert "it is damaged" in text(tables.runs([{"run": "runs/x-1", "problem": "it is damaged"}]))
