@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from evoloss.discovery.archive import pareto
 from evoloss.discovery.candidate import Candidate, Fate
-from evoloss.discovery.result import Budget, FoundLoss
+from evoloss.discovery.result import Budget, FoundLoss, found_losses
 from evoloss.errors import LossError, UserError
 from evoloss.lang import zoo
 from evoloss.lang.expr import Expr, complexity
@@ -86,15 +86,8 @@ def _of_run(directory: Path) -> Subject:
 def losses(store: Store, candidates: tuple[Candidate, ...]) -> Losses:
     """The best and the Pareto front: final ones of a finished run, else as they stand."""
     output, outcome = store.about["output"], store.outcome
-    by_id = {each.id: each for each in candidates}
     if outcome is not None:
-        errors = {int(id): error for id, error in outcome["errors"].items()}
-        front = [by_id[id] for id in outcome["front"]]
-        best = by_id[outcome["best"]]
-        return Losses(
-            FoundLoss(best, errors[best.id], output),
-            tuple(FoundLoss(each, errors[each.id], output) for each in front),
-        )
+        return Losses(*found_losses(outcome, candidates, output))
     scored = ranked(candidates)
     pairs = [(each, each.error) for each in scored if each.error is not None]
     found = [FoundLoss(each, each.error or 0.0, output) for each in pareto(pairs)]

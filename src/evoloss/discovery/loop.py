@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,22 +10,18 @@ from typing import Any
 
 from evoloss.discovery.archive import Archive, pareto
 from evoloss.discovery.candidate import Candidate
-from evoloss.discovery.fitness import fitness
+from evoloss.discovery.finalists import Final, final_scores
 from evoloss.discovery.progress import Observer, Progress
 from evoloss.discovery.randomness import Purpose, stream
-from evoloss.discovery.result import Budget, FoundLoss, Result
+from evoloss.discovery.result import Budget, Result, found_losses
 from evoloss.discovery.settings import Settings, preset
 from evoloss.discovery.stages import Generation
 from evoloss.discovery.workbench import Workbench
 from evoloss.errors import UserError
-from evoloss.lang.expr import complexity
 from evoloss.propose.gp import GPSettings, Individual, Proposal, initial, offspring
 from evoloss.store import Store
 from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Task, check_network
-
-FINAL_SEEDS = 5
-"""On how many other initialisations the finalists are scored."""
 
 
 def search(
@@ -171,22 +166,17 @@ class _Run:
             outcome = self._outcome()
             if self.store is not None:
                 self.store.finish(outcome)
-        by_id = {each.id: each for each in self.archive.history}
-        errors = {int(id): error for id, error in outcome["errors"].items()}
-        found = {
-            id: FoundLoss(by_id[id], errors[id], self.bench.task.output)
-            for id in (outcome["best"], *outcome["front"])
-        }
+        best, front = found_losses(outcome, self.archive.history, self.bench.task.output)
         return Result(
-            best=found[outcome["best"]],
-            front=tuple(found[id] for id in outcome["front"]),
+            best=best,
+            front=front,
             history=tuple(self.archive.history),
             budget=Budget.of(self.archive.history, self.seconds, outcome),
             run=self.store.directory if self.store is not None else None,
         )
 
     def _outcome(self) -> dict[str, Any]:
-        """The best and the front, by id, with the errors that put them there."""
+        """The best and the front by id, what put them there, and what finding that out took."""
         scored = self.archive.scored
         if not scored:
             raise UserError(
@@ -194,44 +184,30 @@ class _Run:
                 f"({_fates(self.archive.history)}): try more generations, a larger population, "
                 "or a smaller learning rate of the base network"
             )
-        pairs = [(each, float(each.error or 0.0)) for each in scored]
+        finals = [Final(each, float(each.error or 0.0)) for each in scored]
         cost = None
         if self.settings.finalists:
             self._report("finalists", 0.0)
             start = time.perf_counter()
-            pairs, steps = self._score_finalists(pairs)
+            again, steps = self._score_finalists(finals)
+            finals = again or finals
             cost = {"seconds": time.perf_counter() - start, "steps": steps}
-        best = min(pairs, key=lambda pair: (pair[1], complexity(pair[0].expression), pair[0].id))
-        front = pareto(pairs)
+        best = min(finals, key=lambda each: (each.error, each.complexity, each.candidate.id))
+        front = pareto([(each.candidate, each.error) for each in finals])
+        kept = {best.candidate.id, *(each.id for each in front)}
         return {
-            "best": best[0].id,
+            "best": best.candidate.id,
             "front": [each.id for each in front],
-            "errors": {str(each.id): error for each, error in pairs},
+            "finals": [each.to_json() for each in finals if each.candidate.id in kept],
             "finalists": cost,
         }
 
-    def _score_finalists(
-        self, pairs: Sequence[tuple[Candidate, float]]
-    ) -> tuple[list[tuple[Candidate, float]], int]:
-        """The best and the front again, on initialisations that selection has not seen.
-
-        The lowest of a thousand scores is low by luck too; the mean over fresh seeds is not.
-        Returns: those with a finite mean, with it; the gradient steps that it took.
-        """
-        chosen = {each.id: each for each, _ in pairs[: self.settings.finalists]}
-        chosen |= {each.id: each for each in pareto(pairs)}
-        finalists = list(chosen.values())
+    def _score_finalists(self, scored: Sequence[Final]) -> tuple[list[Final], int]:
+        """The best so many and the front, scored once more."""
+        chosen = {each.candidate.id: each.candidate for each in scored[: self.settings.finalists]}
+        chosen |= {each.id: each for each in pareto([(f.candidate, f.error) for f in scored])}
         with self.bench.threads():
-            trials = self.bench.final_trials(FINAL_SEEDS)
-            losses = [each.loss for each in finalists]
-            scores = fitness(self.bench, losses, trials, racing=False)
-        means = [
-            (each, score.error)
-            for each, score in zip(finalists, scores, strict=True)
-            if math.isfinite(score.error)
-        ]
-        steps = sum(score.steps * len(trials) for score in scores)
-        return means or [(each, float(each.error or 0.0)) for each in finalists], steps
+            return final_scores(self.bench, list(chosen.values()))
 
     def _report(self, stage: str, share: float) -> None:
         if self.observer is None:

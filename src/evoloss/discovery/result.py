@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evoloss.discovery.candidate import Candidate, Fate
-from evoloss.lang.expr import Expr, complexity
+from evoloss.lang.expr import Expr, complexity, scaled
 from evoloss.lang.text import to_text
 from evoloss.lang.types import Output
 
@@ -21,17 +21,19 @@ class FoundLoss:
     """A candidate as its user sees it.
 
     error: validation error (lower is better), the mean over fresh seeds for a finalist.
+    scale: the multiple of the candidate's loss that did best.
     output: the transform between the network's raw output and the prediction f.
     """
 
     candidate: Candidate
     error: float
     output: Output
+    scale: float = 1.0
 
     @property
     def expression(self) -> Expr:
-        """The loss with its tuned weights: what is printed is what is computed."""
-        return self.candidate.loss
+        """The loss with its tuned weights and scale: what is printed is what is computed."""
+        return scaled(self.candidate.loss, self.scale)
 
     @property
     def complexity(self) -> int:
@@ -46,6 +48,17 @@ class FoundLoss:
         from evoloss.lang.export.torch_source import to_torch
 
         return to_torch(self.expression, self.output)
+
+
+def found_losses(
+    outcome: Mapping[str, Any], history: Sequence[Candidate], output: Output
+) -> tuple[FoundLoss, tuple[FoundLoss, ...]]:
+    """The best loss and the Pareto front of a finished search, from what its store keeps."""
+    finals = {
+        each["id"]: FoundLoss(history[each["id"]], each["error"], output, each["scale"])
+        for each in outcome["finals"]
+    }
+    return finals[outcome["best"]], tuple(finals[id] for id in outcome["front"])
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class Settings:
         least that to tune and to cross.
     retries: how often a seen offspring is replaced by a new variation.
     finalists: the best so many are scored again on other seeds and the best mean wins; 0 for none.
+    rescale: whether each finalist is also tried at multiples, which are other learning rates.
     stacking: how base networks are batched: auto, dense, vmap or loop.
     """
 
@@ -47,6 +48,7 @@ class Settings:
     seeded: bool = True
     retries: int = 5
     finalists: int = 10
+    rescale: bool = True
     stacking: str = "auto"
 
     def __post_init__(self) -> None:
@@ -97,6 +99,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "seeded": False,
         "retries": 0,
         "finalists": 0,
+        "rescale": False,
     },
 }
 """What a preset changes of the defaults; `paper` turns every saving off."""

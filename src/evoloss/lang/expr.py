@@ -50,6 +50,11 @@ def call(op: str, *args: Expr) -> Call:
     return Call(op, args)
 
 
+def scaled(expr: Expr, factor: float) -> Expr:
+    """factor · expr; the expression itself for a factor of 1."""
+    return expr if factor == 1.0 else call("mul", Const(factor), expr)
+
+
 def children(expr: Expr) -> tuple[Expr, ...]:
     """The operands of a call; nothing for a leaf."""
     return expr.args if isinstance(expr, Call) else ()

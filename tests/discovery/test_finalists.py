@@ -1,0 +1,63 @@
+"""The finalists' scores and scales."""
+
+import math
+
+import pytest
+
+from evoloss.discovery.candidate import Candidate
+from evoloss.discovery.finalists import FINAL_SEEDS, LARGEST_SCALE, final_scores
+from evoloss.discovery.settings import Settings
+from evoloss.discovery.workbench import Workbench
+from evoloss.lang.expr import scaled
+from evoloss.lang.parse import parse
+from tiny import classification, few_shot, regression
+
+
+def candidates(*texts):
+    return [
+        Candidate(index, 0, index, "given", (), parse(text), text)
+        for index, text in enumerate(texts)
+    ]
+
+
+def bench(task=regression, **changes):
+    return Workbench(task(), Settings(fitness_steps=30, **changes))
+
+
+def without_scale(task, loss):
+    """The mean error of one loss as it is."""
+    (final,), _ = final_scores(bench(task, rescale=False), candidates_of(loss))
+    return final.error
+
+
+def candidates_of(loss):
+    return [Candidate(0, 0, 0, "given", (), loss, "")]
+
+
+@pytest.mark.parametrize("task", [regression, classification, few_shot])
+def test_a_loss_that_is_too_small_is_doubled_while_that_helps(task):
+    small = parse("square(y - f)*0.02")
+    (final,), _ = final_scores(bench(task), candidates_of(small))
+    assert final.scale > 1.0
+    assert math.log2(final.scale).is_integer()
+    assert final.error == pytest.approx(without_scale(task, scaled(small, final.scale)))
+    for other in (1.0, final.scale / 2):
+        assert final.error < without_scale(task, scaled(small, other))
+    if final.scale < LARGEST_SCALE:
+        assert final.error <= without_scale(task, scaled(small, final.scale * 2))
+
+
+def test_a_loss_that_is_too_large_is_halved():
+    (final,), _ = final_scores(bench(), candidates("square(y - f)*30"))
+    assert final.scale < 1.0
+
+
+def test_one_that_diverges_at_every_scale_is_left_out_and_steps_are_counted():
+    good, bad = "square(y - f)", "log(y - f)*1e300 + f*1e300"
+    finals, _ = final_scores(bench(rescale=False), candidates(good, bad))
+    assert [each.candidate.id for each in finals] == [0]
+    _, steps = final_scores(bench(rescale=False), candidates(good))
+    assert steps == FINAL_SEEDS * 30
+    (final,), more = final_scores(bench(), candidates(good))
+    tried = 3 + abs(math.log2(final.scale))  # one step too far unless 1 is best
+    assert more in (tried * steps, (tried - 1) * steps)
