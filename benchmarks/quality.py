@@ -34,14 +34,14 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     steps: int | None = None
     trainings: int = 5
-    factors: tuple[float, ...] = (0.5, 2.0, 4.0, 8.0)
+    factors: tuple[float, ...] = (0.25, 0.5, 2.0, 4.0, 8.0, 16.0, 32.0)
     takes_data: bool = False
 
 
 CASES = {
     "diabetes": Case({"generations": 50}),
-    "sine": Case({"generations": 15}),
-    "digits": Case({"generations": 15}),
+    "sine": Case({"generations": 50}),
+    "digits": Case({"generations": 30}),
     "mnist": Case(
         {"population": 12, "generations": 3, "local_steps": 50, "finalists": 0},
         steps=2000, trainings=1, factors=(4.0, 8.0), takes_data=True,

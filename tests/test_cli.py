@@ -264,8 +264,8 @@ def test_a_run_directory_itself_is_a_folder_of_one_run(finished: Path) -> None:
     [
         ("search diabets", "unknown task 'diabets' (did you mean 'diabetes'?)"),
         ("search diabetes --preset quick", "unknown preset 'quick': choose fast or paper"),
-        ("search diabetes --population 0", "population is 0: give at least 2"),
-        ("search diabetes --local-search es", "unknown local search 'es': choose unrolled or none"),
+        ("search diabetes --population 0", "population is 0: give at least 1"),
+        ("search diabetes --local-search tabu", "unknown local search 'tabu': choose unrolled or"),
         ("search diabetes --method magic", "unknown method 'magic'"),
         ("search diabetes --stacking high", "unknown stacking 'high'"),
         ("search diabetes --target price", "--target is for table files only"),

@@ -10,7 +10,7 @@ from evoloss.tasks.task import Data, Episode, Metric, Splits, Task, Training
 
 SEARCH = {
     "population": 6, "generations": 3, "local_steps": 3, "fitness_steps": 10,
-    "rejection_steps": 30, "finalists": 3, "meta_lr": 0.01,
+    "rejection_steps": 30, "finalists": 3, "meta_lr": 0.01, "fitness_seeds": 1,
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evoloss.discovery.local_searches import LOCAL_SEARCHES
 from evoloss.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ SUBJECT = typer.Argument(
 )
 RUN = typer.Argument(metavar="RUN", help="A run directory.")
 NETWORK = typer.Option(
-    help="Base network: linear, mlp:64,64, lenet5, char-gru or module:factory.",
+    help="Base network: linear, mlp:64,64, lenet5, all-cnn-c, resnet8, resnet18, wrn-16-4, "
+    "char-gru, timm:NAME, torchvision:NAME or module:factory.",
     show_default="the task's own",
 )
 DATA_DIR = typer.Option(help="Where the files of a data set are.", show_default=False)
@@ -78,7 +80,7 @@ def search(
     drop_missing: Annotated[bool, DROP_MISSING] = False,
     local_search: Annotated[
         str | None,
-        typer.Option(help="How a loss's weights are tuned: unrolled or none.",
+        typer.Option(help=f"How a loss's weights are tuned: {', '.join(LOCAL_SEARCHES)} or none.",
                      show_default="unrolled"),
     ] = None,
     local_steps: Annotated[
@@ -86,14 +88,15 @@ def search(
     ] = None,
     unroll: Annotated[
         int | None,
-        typer.Option(help="Training steps that tuning looks through.", show_default="1"),
+        typer.Option(help="Training steps that tuning looks through.",
+                     show_default="by local search"),
     ] = None,
     fitness_steps: Annotated[
         int | None,
         typer.Option(help="Training steps before validation.", show_default="the task's own"),
     ] = None,
     fitness_seeds: Annotated[
-        int | None, typer.Option(help="Trainings that one fitness averages.", show_default="1")
+        int | None, typer.Option(help="Trainings that one fitness averages.", show_default="by data")
     ] = None,
     racing: Annotated[
         bool | None,

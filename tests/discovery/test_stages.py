@@ -250,7 +250,7 @@ def test_tuning_tells_how_far_it_is():
 def test_fitness_is_the_validation_error_after_training(task):
     bench = bench_of(task())
     task, trials = bench.task, bench.fitness_trials
-    assert len(trials) == task.episodes_per_fitness
+    assert len(trials) == task.episodes_per_fitness * bench.fitness_seeds
     scores = fitness(bench, GOOD, trials, racing=False)
     for expr, score in zip(GOOD, scores, strict=True):
         expected = [trained_alone(task, expr, trial) for trial in trials]

@@ -13,8 +13,8 @@ from evoloss.engine.optimisers import SGD
 from evoloss.engine.stack import LoopStack, VmapStack, parameters
 from evoloss.engine.stacking import make_stack
 from evoloss.lang.parse import parse
+from evoloss.local_search.inner import Inner
 from evoloss.local_search.unrolled import (
-    Inner,
     hypergradient,
     one_step_hypergradient,
     unrolled_hypergradient,

@@ -127,7 +127,7 @@ def test_char_gru_has_second_derivatives(text):
     ("spec", "shape", "vocabulary", "message"),
     [
         ("liner", (4,), None, "unknown network 'liner' (did you mean 'linear'?)"),
-        ("resnet", (4,), None, "the networks are linear, mlp:64,64, lenet5, char-gru"),
+        ("resnet", (4,), None, "the networks are linear, mlp:64,64, lenet5, all-cnn-c"),
         ("mlp", (4,), None, "for example mlp:64,64"),
         ("mlp:64,x", (4,), None, "positive whole numbers"),
         ("mlp:0", (4,), None, "positive whole numbers"),

@@ -23,6 +23,7 @@ class Archive:
         self.history: list[Candidate] = []
         self.fates: Counter[Fate] = Counter()
         self.best: Candidate | None = None
+        self.steps = 0
         self._by_form: dict[str, int] = {}
         self._by_untuned_gradient: dict[str, int] = {}
         self._by_tuned_gradient: dict[str, int] = {}
@@ -54,6 +55,7 @@ class Archive:
         for candidate in candidates:
             self.history.append(candidate)
             self.fates[candidate.fate] += 1
+            self.steps += candidate.steps
             if candidate.fate is Fate.SCORED:
                 self.best = min(self.best or candidate, candidate, key=_merit)
             self._by_form.setdefault(candidate.canonical, candidate.id)

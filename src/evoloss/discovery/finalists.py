@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 from typing import Any
 
 from evoloss.discovery.candidate import Candidate
@@ -21,15 +22,23 @@ from evoloss.lang.expr import complexity, scaled
 FINAL_SEEDS = 5
 """On how many other initialisations the finalists are scored."""
 LARGEST_SCALE = 64.0
+MOMENTA = (0.0, 0.5, 0.8, 0.9, 0.95)
+"""That the usual loss is tried with where its training is tuned as well."""
 
 
 @dataclass(frozen=True)
 class Final:
-    """A finalist, the multiple of it that does best, and its mean error with that."""
+    """A finalist, the multiple of it that does best, and its mean error with that.
+
+    momentum: of the base training, where that was tuned too; None for the task's own.
+    errors: one a trial.
+    """
 
     candidate: Candidate
     error: float
     scale: float = 1.0
+    momentum: float | None = None
+    errors: tuple[float, ...] = ()
 
     @property
     def complexity(self) -> int:
@@ -38,7 +47,8 @@ class Final:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for the store."""
-        return {"id": self.candidate.id, "error": self.error, "scale": self.scale}
+        return {"id": self.candidate.id, "error": self.error, "scale": self.scale,
+                "momentum": self.momentum}  # fmt: skip
 
 
 def final_scores(bench: Workbench, finalists: Sequence[Candidate]) -> tuple[list[Final], int]:
@@ -47,11 +57,16 @@ def final_scores(bench: Workbench, finalists: Sequence[Candidate]) -> tuple[list
     Those whose mean is not finite are left out.
     """
     trials = bench.final_trials(FINAL_SEEDS)
-    race = _Race(bench, trials)
-    best = race.scored([Final(each, math.inf) for each in finalists])
-    if bench.settings.rescale:
-        best = _rescaled(race, best)
-    return [each for each in best if math.isfinite(each.error)], race.steps
+    momenta = MOMENTA if bench.settings.tune_momentum else (None,)
+    best, steps = [Final(each, math.inf) for each in finalists], 0
+    for momentum in momenta:
+        race = _Race(bench if momentum is None else bench.with_momentum(momentum), trials)
+        found = race.scored([Final(each, math.inf, momentum=momentum) for each in finalists])
+        if bench.settings.rescale:
+            found = _rescaled(race, found)
+        best = [min(pair, key=lambda each: each.error) for pair in zip(best, found, strict=True)]
+        steps += race.steps
+    return [each for each in best if math.isfinite(each.error)], steps
 
 
 @dataclass
@@ -68,13 +83,17 @@ class _Race:
         scores = fitness(self.bench, losses, self.trials, racing=False)
         self.steps += sum(score.steps * len(self.trials) for score in scores)
         return [
-            replace(final, error=score.error if math.isfinite(score.error) else math.inf)
+            replace(
+                final,
+                error=score.error if math.isfinite(score.error) else math.inf,
+                errors=score.errors,
+            )
             for final, score in zip(finalists, scores, strict=True)
         ]
 
 
 def _rescaled(race: _Race, best: list[Final]) -> list[Final]:
-    """Doubles or halves each scale for as long as that lowers the error."""
+    """Doubles or halves each scale while that lowers the error; kept if it is surely lower."""
     doubled = race.scored([replace(each, scale=2.0 * each.scale) for each in best])
     halved = race.scored([replace(each, scale=0.5 * each.scale) for each in best])
     found, climbing = list(best), {}
@@ -94,9 +113,33 @@ def _rescaled(race: _Race, best: list[Final]) -> list[Final]:
                 if 1.0 / LARGEST_SCALE < final.scale < LARGEST_SCALE:
                     still[index] = factor
         climbing = still
-    return found
+    return [new if beats(new, old) else old for new, old in zip(found, best, strict=True)]
 
 
 def _worth_following(tried: Final, before: Final) -> bool:
     """Whether the new scale is better, or both diverge and a smaller one may not."""
     return tried.error < before.error or (math.isinf(before.error) and tried.scale < before.scale)
+
+
+def beats(one: Final, other: Final) -> bool:
+    """Whether one's error is lower by more than the standard error of the paired difference.
+
+    The rule of one standard error (Breiman et al. 1984): what selection gains by less is noise.
+    """
+    gains = [b - a for a, b in zip(one.errors, other.errors, strict=True)]
+    if not math.isfinite(one.error):
+        return False
+    if not math.isfinite(other.error) or len(gains) < 2:
+        return one.error < other.error
+    return fmean(gains) > stdev(gains) / math.sqrt(len(gains))
+
+
+def simplest_of_the_best(finals: Sequence[Final]) -> Final:
+    """Of those that the lowest error does not surely beat, the simplest."""
+    best = min(finals, key=_merit)
+    level = [each for each in finals if not beats(best, each)]
+    return min(level, key=lambda each: (each.complexity, *_merit(each)))
+
+
+def _merit(final: Final) -> tuple[float, int, int]:
+    return final.error, final.complexity, final.candidate.id

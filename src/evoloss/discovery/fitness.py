@@ -14,7 +14,7 @@ import torch
 
 from evoloss.discovery.workbench import Trial, Workbench
 from evoloss.engine.loss_population import LossPopulation
-from evoloss.engine.training import Trained, predict, train
+from evoloss.engine.training import Trained, calibration, predict, train
 from evoloss.lang.expr import Expr
 
 RUNGS = (0.2, 0.5)
@@ -90,7 +90,8 @@ def _errors(
     """One tuple a loss, one error a trial."""
     columns = []
     for trial, state in zip(trials, states, strict=True):
-        f = predict(bench.stack, state.theta, trial.held_out.x, bench.task.output)
+        seen = calibration(trial.train.x, trial.batches)
+        f = predict(bench.stack, state.theta, trial.held_out.x, bench.task.output, seen)
         columns.append(bench.task.metric.errors(f, trial.held_out.y))
     rows: list[list[float]] = torch.stack(columns, dim=1).tolist()
     return [tuple(row) for row in rows]

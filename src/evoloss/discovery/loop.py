@@ -10,7 +10,8 @@ from typing import Any
 
 from evoloss.discovery.archive import Archive, pareto
 from evoloss.discovery.candidate import Candidate
-from evoloss.discovery.finalists import Final, final_scores
+from evoloss.discovery.finalists import Final, final_scores, simplest_of_the_best
+from evoloss.discovery.methods import proposer
 from evoloss.discovery.progress import Observer, Progress
 from evoloss.discovery.randomness import Purpose, stream
 from evoloss.discovery.result import Budget, Result, found_losses
@@ -18,7 +19,7 @@ from evoloss.discovery.settings import Settings, preset
 from evoloss.discovery.stages import Generation
 from evoloss.discovery.workbench import Workbench
 from evoloss.errors import UserError
-from evoloss.propose.gp import GPSettings, Individual, Proposal, initial, offspring
+from evoloss.propose.proposer import Individual, Space
 from evoloss.store import Store
 from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Task, check_network
@@ -114,11 +115,15 @@ class _Run:
             self.seconds = store.seconds()
             self.generation = store.generations
         self.began_at = self.generation
+        self.exhausted = False
+        self.proposer = proposer(self._space(), bench)
+        for number in range(self.generation):
+            self._tell(number)
         self.started = time.perf_counter()
 
     def go(self) -> Result:
         try:
-            while self.generation < self.settings.generations:
+            while self._within_budget():
                 self._one_generation()
             return self._finish()
         finally:
@@ -126,39 +131,50 @@ class _Run:
                 self.store.close()
 
     def _one_generation(self) -> None:
-        generation = Generation(
-            self.bench, self.archive, self.generation, self._propose(), self._report
-        )
+        proposals = self.proposer.ask(self.generation)
+        if not proposals:
+            self.exhausted = True
+            return
+        generation = Generation(self.bench, self.archive, self.generation, proposals, self._report)
         candidates = generation.run()
         if self.store is not None:
             self.store.commit(self.generation, candidates, generation.seconds)
         self.archive.extend(candidates)
         for stage, seconds in generation.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self._tell(self.generation)
         self.generation += 1
         self._report("saved", 0.0)
 
-    def _propose(self) -> Sequence[Proposal]:
-        settings = self.settings
-        gp = GPSettings(
-            population=settings.population, parsimony=settings.parsimony, retries=settings.retries
+    def _space(self) -> Space:
+        """What the proposer may know."""
+        settings, archive = self.settings, self.archive
+        return Space(
+            population=settings.population,
+            parsimony=settings.parsimony,
+            retries=settings.retries,
+            usual=self.bench.usual,
+            seeded=settings.seeded,
+            output=self.bench.task.output,
+            random=lambda number, index: stream(settings.seed, Purpose.PROPOSAL, number, index),
+            avoid=lambda expr: archive.duplicate_of(archive.form(expr)) is not None,
         )
-        seed, number = settings.seed, self.generation
 
-        def avoid(expr: Any) -> bool:
-            return self.archive.duplicate_of(self.archive.form(expr)) is not None
-
-        def random(index: int) -> Any:
-            return stream(seed, Purpose.PROPOSAL, number, index)
-
-        if number == 0:
-            drawn = initial(gp, random, avoid)
-            usual = Proposal(self.bench.usual, "usual loss")
-            return (usual, *drawn[1:]) if settings.seeded else drawn
-        last = self.archive.history[-settings.population :]
+    def _tell(self, generation: int) -> None:
+        """The proposer learns how a finished generation fared."""
+        last = [each for each in self.archive.history if each.generation == generation]
         standing = self.archive.standing(last)
         people = [Individual(each.id, each.expression, standing[each.id]) for each in last]
-        return offspring(gp, people, random, avoid)
+        self.proposer.tell(generation, people)
+
+    def _within_budget(self) -> bool:
+        settings = self.settings
+        if self.generation >= settings.generations or self.exhausted:
+            return False
+        if settings.max_steps is not None and self.archive.steps >= settings.max_steps:
+            return False
+        limit = settings.max_seconds
+        return limit is None or sum(self.seconds.values()) < limit
 
     def _finish(self) -> Result:
         outcome = self.store.outcome if self.store is not None else None
@@ -192,7 +208,7 @@ class _Run:
             again, steps = self._score_finalists(finals)
             finals = again or finals
             cost = {"seconds": time.perf_counter() - start, "steps": steps}
-        best = min(finals, key=lambda each: (each.error, each.complexity, each.candidate.id))
+        best = simplest_of_the_best(finals)
         front = pareto([(each.candidate, each.error) for each in finals])
         kept = {best.candidate.id, *(each.id for each in front)}
         return {

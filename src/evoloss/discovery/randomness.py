@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     EVALUATION = 6  # meta-testing
     FINGERPRINT = 7  # probe points of gradient equivalence
     SPLIT = 8  # of one data set into training, validation and test
+    LOCAL_SEARCH = 9  # what a step of local search draws besides its batches
 
 
 def stream(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:

@@ -21,7 +21,8 @@ class FoundLoss:
     """A candidate as its user sees it.
 
     error: validation error (lower is better), the mean over fresh seeds for a finalist.
-    scale: the multiple of the candidate's loss that did best.
+    scale: the multiple of the candidate's loss that did best; momentum: of the base training,
+    if that was tuned with it.
     output: the transform between the network's raw output and the prediction f.
     """
 
@@ -29,6 +30,7 @@ class FoundLoss:
     error: float
     output: Output
     scale: float = 1.0
+    momentum: float | None = None
 
     @property
     def expression(self) -> Expr:
@@ -55,7 +57,9 @@ def found_losses(
 ) -> tuple[FoundLoss, tuple[FoundLoss, ...]]:
     """The best loss and the Pareto front of a finished search, from what its store keeps."""
     finals = {
-        each["id"]: FoundLoss(history[each["id"]], each["error"], output, each["scale"])
+        each["id"]: FoundLoss(
+            history[each["id"]], each["error"], output, each["scale"], each["momentum"]
+        )
         for each in outcome["finals"]
     }
     return finals[outcome["best"]], tuple(finals[id] for id in outcome["front"])

@@ -20,7 +20,8 @@ from evoloss.discovery.rejection import faults
 from evoloss.discovery.tuning import tune
 from evoloss.discovery.workbench import Workbench
 from evoloss.lang.expr import Expr
-from evoloss.propose.gp import Proposal
+from evoloss.lang.weights import with_constants
+from evoloss.propose.proposer import Proposal
 
 Report = Callable[[str, float], None]
 """Told which stage is at work, and what share of it is done."""
@@ -126,14 +127,19 @@ class Generation:
         if not self.pending:
             return
         expressions = [self.candidates[index].expression for index in self.pending]
-        settings = self.bench.settings
-        steps = settings.local_steps * settings.unroll
+        steps = self.bench.settings.tuning_steps
         found = tune(self.bench, expressions, lambda share: self.report("tuning", share))
         for index, phi in zip(list(self.pending), found, strict=True):
             if all(math.isfinite(weight) for weight in phi):
-                self._change(index, phi=phi, steps=steps)
+                self._change(index, steps=steps, **self._tuned(index, phi))
             else:
                 self._drop(index, Fate.FAILED, "tuning its weights gave NaN", steps=steps)
+
+    def _tuned(self, index: int, phi: tuple[float, ...]) -> dict[str, Any]:
+        """Weights on edges are kept beside the structure; constants are part of it."""
+        if self.bench.settings.weights == "edges":
+            return {"phi": phi}
+        return {"expression": with_constants(self.candidates[index].expression, phi)}
 
     def _score(self) -> None:
         if not self.pending:

@@ -1,4 +1,4 @@
-"""Local search: the edge weights φ of many losses at once, by Adam on exact hyper-gradients."""
+"""Local search: the edge weights φ of many losses at once, by Adam on hyper-gradients."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from evoloss.discovery.local_searches import LOCAL_SEARCHES
+from evoloss.discovery.randomness import Purpose, stream
 from evoloss.discovery.workbench import Workbench
 from evoloss.engine.fused import FusedDense, Table, fused
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import Adam
 from evoloss.lang.expr import Expr
-from evoloss.local_search.unrolled import Inner, hypergradient
+from evoloss.local_search.inner import Inner
 
 Tick = Callable[[float], None]
 _STEPS_A_CALL = 25
@@ -26,11 +28,12 @@ def tune(bench: Workbench, expressions: Sequence[Expr], tick: Tick) -> list[tupl
     a validation batch, one step of Adam on φ (Raymond et al. 2023, algorithm 2).
     tick: called now and then with the share that is done.
     """
-    losses = LossPopulation(expressions)
+    losses = LossPopulation(expressions, bench.settings.local_weights)
     phi = losses.initial_phi()
-    first = bench.tuning[0].train
-    compiled = fused(bench.stack, bench.tuning_weights[0], first.x, first.y)
-    if compiled and bench.settings.unroll == 1 and (tables := bench.tuning_tables):
+    settings, first = bench.settings, bench.tuning[0].train
+    one_step = settings.local_search == "unrolled" and settings.inner_steps == 1
+    compiled = fused(bench.stack, bench.tuning_weights[0], first.x, first.y) if one_step else None
+    if compiled and (tables := bench.tuning_tables):
         _compiled(bench, losses, phi, compiled, *tables, tick)
     else:
         phi = _step_by_step(bench, losses, phi, tick)
@@ -58,7 +61,9 @@ def _compiled(
 
 
 def _step_by_step(bench: Workbench, losses: LossPopulation, phi: Tensor, tick: Tick) -> Tensor:
-    """The tuned φ, by tensor operations over the whole stack."""
+    """The tuned φ, by the settings' local search over the whole stack."""
+    settings = bench.settings
+    hypergradient = LOCAL_SEARCHES[settings.local_search].make(settings)
     inner = Inner(
         stack=bench.stack,
         losses=losses,
@@ -66,7 +71,7 @@ def _step_by_step(bench: Workbench, losses: LossPopulation, phi: Tensor, tick: T
         output=bench.task.output,
         sgd=bench.sgd,
     )
-    adam = Adam(bench.settings.meta_lr)
+    adam = Adam(settings.meta_lr)
     state = adam.init(phi)
     for number, step in enumerate(bench.tuning):
         bench.stack.reseed(number)
@@ -75,7 +80,8 @@ def _step_by_step(bench: Workbench, losses: LossPopulation, phi: Tensor, tick: T
         seen = torch.from_numpy(step.validation_rows)
         validation = (step.validation.x[seen], step.validation.y[seen])
         theta = bench.tuning_weights[number]
-        slope = hypergradient(inner, theta, batches, validation, phi)
+        rng = stream(settings.seed, Purpose.LOCAL_SEARCH, number)
+        slope = hypergradient(inner, theta, batches, validation, phi, rng)
         phi, state = adam.update(phi, slope, state)
         tick((number + 1) / len(bench.tuning))
     return phi

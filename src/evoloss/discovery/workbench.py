@@ -6,9 +6,11 @@ by the loss alone, and the result of a candidate depends on the run's seed and o
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -25,9 +27,13 @@ from evoloss.engine.stacking import choose, make_stack
 from evoloss.engine.training import InitialWeights, fresh_network, fresh_weights, minibatches
 from evoloss.lang.expr import Expr
 from evoloss.lang.parse import parse
-from evoloss.tasks.task import Data, Task
+from evoloss.tasks.task import Data, Episode, Splits, Task
 
 REJECTION_ROWS = 100
+SMALL_SPLIT = 2000
+"""With fewer validation rows, training and validation data are dealt out anew where it helps."""
+ENOUGH_ROWS, MOST_SPLITS = 500, 5
+"""A fitness validates on about so many rows, over so many splits at most."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,23 @@ class Workbench:
         self.usual: Expr = parse(task.usual_loss)
 
     @property
+    def fitness_seeds(self) -> int:
+        """How many trainings a fitness averages over: more where there is little to validate on."""
+        given, episodes = self.settings.fitness_seeds, self.task.episodes
+        if given is not None or not isinstance(episodes, Splits):
+            return given or 1
+        return min(MOST_SPLITS, math.ceil(ENOUGH_ROWS / max(1, len(episodes.validation))))
+
+    @property
     def fitness_steps(self) -> int:
         """Base training steps before the validation score."""
         return self.settings.fitness_steps or self.task.training.steps
+
+    def with_momentum(self, momentum: float) -> Workbench:
+        """The same, but for the momentum of the base training."""
+        other = copy.copy(self)
+        other.sgd = replace(self.sgd, momentum=momentum, nesterov=bool(momentum))
+        return other
 
     @contextmanager
     def threads(self) -> Iterator[None]:
@@ -86,7 +106,7 @@ class Workbench:
     @cached_property
     def tuning(self) -> tuple[TuningStep, ...]:
         """The steps of local search, the same for every candidate."""
-        steps, inner = self.settings.local_steps, self.settings.unroll
+        steps, inner = self.settings.local_steps, self.settings.inner_steps
         rng = stream(self.settings.seed, Purpose.TUNING_BATCHES)
         episodes, batch = self.task.episodes, self.task.training.batch
         if episodes.distinct == 1:
@@ -138,7 +158,7 @@ class Workbench:
     @cached_property
     def fitness_trials(self) -> tuple[Trial, ...]:
         """The base trainings that one fitness averages over."""
-        count = self.settings.fitness_seeds * self.task.episodes_per_fitness
+        count = self.fitness_seeds * self.task.episodes_per_fitness
         return tuple(self.trial(Purpose.FITNESS_BATCHES, n) for n in range(count))
 
     def final_trials(self, seeds: int) -> tuple[Trial, ...]:
@@ -151,14 +171,26 @@ class Workbench:
         seed, episodes = self.settings.seed, self.task.episodes
         rng = stream(seed, purpose, number)
         index = int(rng.integers(episodes.distinct))
-        meta_testing = purpose is Purpose.EVALUATION
-        episode = episodes.test(index) if meta_testing else episodes.search(index)
+        episode = self._episode(purpose, index, rng)
         return Trial(
             episode.train,
             episode.held_out,
             fresh_weights(self.task.network, torch_seed(seed, purpose, number)),
             minibatches(len(episode.train), self.task.training.batch, self.fitness_steps, rng),
         )
+
+    def _episode(self, purpose: Purpose, index: int, rng: np.random.Generator) -> Episode:
+        """Other splits for finalists, and for a fitness of several trainings, of a small data set.
+
+        Otherwise the best of a thousand losses is the one that suits the validation rows.
+        """
+        episodes = self.task.episodes
+        if purpose is Purpose.EVALUATION:
+            return episodes.test(index)
+        resplit = purpose is Purpose.FINALISTS or self.fitness_seeds > 1
+        if resplit and isinstance(episodes, Splits) and len(episodes.validation) < SMALL_SPLIT:
+            return episodes.resplit(rng)
+        return episodes.search(index)
 
     @cached_property
     def rejection_start(self) -> tuple[Tensor, Tensor]:

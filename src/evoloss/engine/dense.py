@@ -6,12 +6,13 @@ a step of 25 networks takes a fraction of what it takes through autograd and `vm
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from evoloss.engine.batch_norm import Statistics
 from evoloss.engine.stack import Layout, Pullback
 
 
@@ -114,7 +115,10 @@ class DenseStack:
         assert moved is not None  # there is at least one layer
         return moved
 
-    def predict(self, theta: Tensor, x: Tensor) -> Tensor:
+    def statistics(self, theta: Tensor, batches: Sequence[Tensor]) -> None:
+        """None: these networks have no batch norm."""
+
+    def predict(self, theta: Tensor, x: Tensor, statistics: Statistics | None = None) -> Tensor:
         with torch.no_grad():
             return self.forward(theta, x)
 

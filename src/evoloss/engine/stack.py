@@ -4,20 +4,22 @@ All copies see the same minibatch. A stack offers what training and one-step unr
 differentiation need and no more: the output, a vector-Jacobian product, a Jacobian-vector product.
 θ may have one row where all copies still share their weights: then the forward pass is done once.
 
-Batch normalisation uses the statistics of the batch at hand, in training and in evaluation: with
-running statistics a forward pass would have a memory, and a stacked or unrolled one would not be
-the function that is differentiated.
+Batch norms take the statistics of the batch at hand in training, and in evaluation those that
+`statistics` finds: see `engine/batch_norm.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vjp, vmap
+
+from evoloss.engine.batch_norm import Statistics, gathered, standardising_by, without_memory
 
 Pullback = Callable[[Tensor], Tensor]
 
@@ -37,8 +39,18 @@ class Stack(Protocol):
         """J · along: (P, B, C) for directions (P, D) at θ (P, D) or (1, D)."""
         ...
 
-    def predict(self, theta: Tensor, x: Tensor) -> Tensor:
-        """`forward` in evaluation mode (no dropout), without a graph."""
+    def statistics(self, theta: Tensor, batches: Sequence[Tensor]) -> Statistics | None:
+        """What the batch norms of each copy standardise by in evaluation: averages over batches.
+
+        None if the network has none.
+        """
+        ...
+
+    def predict(self, theta: Tensor, x: Tensor, statistics: Statistics | None = None) -> Tensor:
+        """`forward` in evaluation mode (no dropout), without a graph.
+
+        statistics: of the same θ; without them, batch norms standardise by x.
+        """
         ...
 
     def reseed(self, noise: int) -> None:
@@ -70,11 +82,6 @@ class Layout:
         return torch.cat([part.reshape(*part.shape[:leading], -1) for part in parts], dim=-1)
 
 
-def prepared(module: nn.Module) -> nn.Module:
-    """The module in training mode, its batch norms without running statistics."""
-    return torch.func.replace_all_batch_norm_modules_(module).train()
-
-
 def parameters(module: nn.Module) -> Tensor:
     """(D,) the module's trainable parameters, in `Layout`'s order."""
     return torch.cat([p.detach().flatten() for p in module.parameters() if p.requires_grad])
@@ -88,12 +95,13 @@ class _Functional:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = prepared(module)
+        self.module = module.train()
+        self.norms = without_memory(module)
         self.layout = Layout(module)
         self.fixed = {
             name: p.detach() for name, p in module.named_parameters() if not p.requires_grad
         }
-        self.stochastic = any(isinstance(part, _STOCHASTIC) for part in module.modules())
+        self.stochastic = any(map(_is_stochastic, module.modules()))
         self.noise = 0
 
     def __call__(self, row: Tensor, x: Tensor) -> Tensor:
@@ -105,8 +113,24 @@ class _Functional:
         """Within it, the module's random numbers start from `noise`."""
         return _seeded(self.noise) if self.stochastic else nullcontext()
 
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Within it, the module is in evaluation mode and no graph is made."""
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.module.train()
+
 
 _STOCHASTIC = (nn.modules.dropout._DropoutNd, nn.RReLU)
+_STOCHASTIC_NAMES = ("DropPath", "StochasticDepth")
+"""Layers of timm and torchvision, known by name since these need not be installed."""
+
+
+def _is_stochastic(part: nn.Module) -> bool:
+    return isinstance(part, _STOCHASTIC) or type(part).__name__ in _STOCHASTIC_NAMES
 
 
 @contextmanager
@@ -125,13 +149,20 @@ class _ModuleStack:
     def reseed(self, noise: int) -> None:
         self.function.noise = noise
 
-    def predict(self, theta: Tensor, x: Tensor) -> Tensor:
-        self.function.module.eval()
-        try:
-            with torch.no_grad():
-                return torch.stack([self.function(row, x) for row in theta])
-        finally:
-            self.function.module.train()
+    def statistics(self, theta: Tensor, batches: Sequence[Tensor]) -> Statistics | None:
+        function = self.function
+        if not (function.norms and batches):
+            return None
+        with function.evaluating():
+            return [gathered(function.norms, partial(function, row), batches) for row in theta]
+
+    def predict(self, theta: Tensor, x: Tensor, statistics: Statistics | None = None) -> Tensor:
+        outputs = []
+        with self.function.evaluating():
+            for row, moments in zip(theta, statistics or [{}] * len(theta), strict=True):
+                with standardising_by(moments):
+                    outputs.append(self.function(row, x))
+        return torch.stack(outputs)
 
 
 class VmapStack(_ModuleStack):

@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from evoloss.engine.batch_norm import Statistics
 from evoloss.engine.compiled import cache_directory
 from evoloss.engine.dense import DenseStack, dense_layers
 from evoloss.engine.stack import LoopStack, Pullback, Stack, VmapStack, parameters
@@ -48,8 +49,11 @@ class MixedStack:
     def push(self, theta: Tensor, x: Tensor, along: Tensor) -> Tensor:
         return self.push_shared.push(theta, x, along)
 
-    def predict(self, theta: Tensor, x: Tensor) -> Tensor:
-        return self.train.predict(theta, x)
+    def statistics(self, theta: Tensor, batches: Sequence[Tensor]) -> Statistics | None:
+        return self.train.statistics(theta, batches)
+
+    def predict(self, theta: Tensor, x: Tensor, statistics: Statistics | None = None) -> Tensor:
+        return self.train.predict(theta, x, statistics)
 
     def reseed(self, noise: int) -> None:
         for stack in (self.train, self.pull_shared, self.push_shared):

@@ -19,6 +19,9 @@ from evoloss.lang.types import Output
 
 _BANK_BYTES = 256 * 2**20
 _PREDICTED_ROWS = 2048
+_PREDICTED_NUMBERS = 2**19
+"""Inputs at a time: so few images that their feature maps stay near the processor's caches."""
+_CALIBRATION_BATCHES = 16
 
 
 class InitialWeights:
@@ -116,10 +119,20 @@ def train(
     return Trained(theta, velocity, steps)
 
 
-def predict(stack: Stack, theta: Tensor, x: Tensor, output: Output) -> Tensor:
-    """(P, N, C) predictions f in evaluation mode, without a graph."""
-    parts = [
-        transform(stack.predict(theta, x[at : at + _PREDICTED_ROWS]), output)
-        for at in range(0, len(x), _PREDICTED_ROWS)
-    ]
+def calibration(x: Tensor, batches: NDArray[np.int64]) -> list[Tensor]:
+    """The first minibatches of a training on x (N, …): batch norms take their statistics there."""
+    return [x[rows] for rows in torch.from_numpy(batches[:_CALIBRATION_BATCHES])]
+
+
+def predict(
+    stack: Stack, theta: Tensor, x: Tensor, output: Output, seen: Sequence[Tensor] = ()
+) -> Tensor:
+    """(P, N, C) predictions f in evaluation mode, without a graph.
+
+    seen: minibatches of the training inputs, as of `calibration`. Without them, batch norms
+        standardise by x, some rows at a time.
+    """
+    statistics = stack.statistics(theta, seen)
+    size = max(1, min(_PREDICTED_ROWS, _PREDICTED_NUMBERS // x[0].numel()))
+    parts = [transform(stack.predict(theta, part, statistics), output) for part in x.split(size)]
     return torch.cat(parts, dim=1)

@@ -42,3 +42,17 @@ def _times(weight: float, operand: Expr) -> Expr:
     if isinstance(operand, Const):
         return Const(weight * operand.value)
     return Call("mul", (Const(weight), operand))
+
+
+def with_constants(expr: Expr, values: Sequence[float]) -> Expr:
+    """The expression with other numbers for its constants, which are numbered in pre-order."""
+    return _with_constants(expr, iter(values))
+
+
+def _with_constants(expr: Expr, values: Iterator[float]) -> Expr:
+    match expr:
+        case Const():
+            return Const(float(next(values)))
+        case Call(op, args):
+            return Call(op, tuple(_with_constants(arg, values) for arg in args))
+    return expr

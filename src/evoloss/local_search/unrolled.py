@@ -7,42 +7,25 @@ recursion backwards, one step's graph at a time. Either way memory does not grow
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from evoloss.engine.loss_population import LossPopulation, values
-from evoloss.engine.optimisers import SGD
+from evoloss.engine.loss_population import values
 from evoloss.engine.outputs import push_forward, transform
-from evoloss.engine.stack import Stack
-from evoloss.lang.types import Output
-
-Batch = tuple[Tensor, Tensor]
-"""Inputs (B, …) and targets (B, C)."""
-
-
-@dataclass(frozen=True)
-class Inner:
-    """What the inner training consists of, and the task loss that judges its outcome.
-
-    losses: P learned losses; usual: the task loss, P times; output: the output transform.
-    """
-
-    stack: Stack
-    losses: LossPopulation
-    usual: LossPopulation
-    output: Output
-    sgd: SGD
+from evoloss.local_search.inner import Batch, Inner, sgd_step, task_gradient
 
 
 def hypergradient(
-    inner: Inner, theta: Tensor, batches: Sequence[Batch], validation: Batch, phi: Tensor
+    inner: Inner,
+    theta: Tensor,
+    batches: Sequence[Batch],
+    validation: Batch,
+    phi: Tensor,
+    rng: np.random.Generator | None = None,
 ) -> Tensor:
-    """Gradient in φ of the validation task loss after one SGD step per batch, from θ (1, D).
-
-    phi: (P, N). Returns: (P, N) float64, zero in the padding.
-    """
+    """The exact `HyperGradient`; it draws no random numbers."""
     if len(batches) == 1:
         return one_step_hypergradient(inner, theta, batches[0], validation, phi)
     return unrolled_hypergradient(inner, theta, batches, validation, phi)
@@ -61,7 +44,7 @@ def one_step_hypergradient(
     raw, pullback = inner.stack.pull(theta, x)
     step = pullback(inner.losses.gradient(raw, y, phi, inner.output))
     stepped = inner.sgd.first_step(theta, step)
-    v = _task_gradient(inner, stepped, validation)
+    v = task_gradient(inner, stepped, validation)
     f = transform(raw, inner.output)
     w = push_forward(f, inner.stack.push(theta, x, v), inner.output)
     _, mixed = inner.losses.curvature(f, y, phi, w)
@@ -79,12 +62,8 @@ def unrolled_hypergradient(
     states = [(theta.expand(len(phi), -1), torch.zeros(len(phi), theta.shape[1]).to(theta))]
     for batch in batches:
         with torch.no_grad():
-            now, velocity = states[-1]
-            x, y = batch
-            raw, pullback = inner.stack.pull(now, x)
-            slope = inner.losses.gradient(raw, y, phi, inner.output)
-            states.append(inner.sgd.update(now, pullback(slope), velocity))
-    adjoint = _task_gradient(inner, states[-1][0], validation)
+            states.append(sgd_step(inner, batch, *states[-1], phi))
+    adjoint = task_gradient(inner, states[-1][0], validation)
     adjoint_velocity = torch.zeros_like(adjoint)
     total = torch.zeros_like(phi)
     for batch, (now, velocity) in zip(reversed(batches), reversed(states[:-1]), strict=True):
@@ -107,10 +86,3 @@ def _differentiable_step(
     loss = values(inner.losses, f, y, phi).sum()
     (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
     return inner.sgd.update(theta, gradient, velocity)
-
-
-def _task_gradient(inner: Inner, theta: Tensor, validation: Batch) -> Tensor:
-    """v = ∂T/∂θ (P, D), each copy's task loss on the validation batch."""
-    x, y = validation
-    raw, pullback = inner.stack.pull(theta, x)
-    return pullback(inner.usual.gradient(raw, y, inner.usual.initial_phi(), inner.output))

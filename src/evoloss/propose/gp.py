@@ -12,7 +12,6 @@ slot's proposal depends on its index and the population alone, in whatever order
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -31,13 +30,11 @@ from evoloss.lang.expr import (
 )
 from evoloss.lang.ops import EVOMAL_FUNCTIONS, OPERATORS, Kind
 from evoloss.lang.types import SUPERVISED
+from evoloss.propose.proposer import Avoid, Individual, Proposal, RandomOf
 
 TERMINALS: tuple[Expr, ...] = (Input("y"), Input("f"), Const(1.0), Const(-1.0))
 ARITHMETIC = ("add", "sub", "mul", "aq")
 
-Operator = Literal["initial", "crossover", "mutation", "reproduction", "elite", "usual loss"]
-RandomOf = Callable[[int], np.random.Generator]
-Avoid = Callable[[Expr], bool]
 Heights = tuple[int, int]
 
 
@@ -110,24 +107,6 @@ def _check(settings: GPSettings) -> None:
             )
 
 
-@dataclass(frozen=True)
-class Individual:
-    """A member of the population. error: lower is better; None or not finite is the worst."""
-
-    id: int
-    expression: Expr
-    error: float | None
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A loss to try, how it was made, and the ids of the individuals it was made from."""
-
-    expression: Expr
-    operator: Operator
-    parents: tuple[int, ...] = ()
-
-
 def initial(
     settings: GPSettings, rng_of: RandomOf, avoid: Avoid | None = None
 ) -> tuple[Proposal, ...]:
@@ -161,6 +140,22 @@ def offspring(
         for index in range(len(elites), settings.population)
     )
     return (*elites, *bred)
+
+
+def mutations(
+    settings: GPSettings, expr: Expr, most: int, rng_of: RandomOf, avoid: Avoid | None = None
+) -> tuple[Proposal, ...]:
+    """Each slot holds the expression after one to `most` mutations."""
+
+    def slot(rng: np.random.Generator) -> Proposal:
+        tree = expr
+        for _ in range(int(rng.integers(1, most + 1))):
+            tree = repair(settings, mutate(settings, tree, rng), rng)
+        return Proposal(tree, "mutation")
+
+    return tuple(
+        _drawn(slot, settings, rng_of(index), avoid) for index in range(settings.population)
+    )
 
 
 def _bred(

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, TensorDataset
 from evoloss.errors import UserError
 from evoloss.tasks.compose import Kind, compose
 from evoloss.tasks.metrics import metric_named
+from evoloss.tasks.networks import takes_numbers
 from evoloss.tasks.options import SPLIT_SEED
 from evoloss.tasks.splits import (
     Array,
@@ -118,8 +119,8 @@ def _inputs(x: Array, network: str | NetworkFactory, name: str) -> Array:
         raise UserError(
             f"inputs of '{name}' have {(~np.isfinite(x)).sum()} missing or infinite values"
         )
-    numeric = isinstance(network, str) and network.partition(":")[0] in ("linear", "mlp", "lenet5")
-    return x if x.dtype == np.int64 and not numeric else x.astype(np.float32)
+    kept = x.dtype == np.int64 and not takes_numbers(network)
+    return x if kept else x.astype(np.float32)
 
 
 def _parts(rows: list[Rows], seed: int, name: str) -> Parts:

@@ -1,7 +1,6 @@
-"""Base networks by name: linear, mlp:64,64, lenet5, char-gru, or a user's own module:factory.
+"""Base networks by name: dense, convolutional, recurrent, of a package, or a user's own.
 
-LeNet-5 has the layer sizes of LeCun et al. 1998 with ReLU and max-pooling, as is usual today; the
-recurrent network is the gated recurrent unit of Cho et al. 2014 in the form that PyTorch uses.
+The recurrent network is the gated recurrent unit of Cho et al. 2014 in the form that PyTorch uses.
 """
 
 from __future__ import annotations
@@ -14,13 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from evoloss.errors import UserError
+from evoloss.tasks.image_networks import SMALLEST, image_network_factory
+from evoloss.tasks.model_packages import PACKAGES, package_factory
 from evoloss.tasks.plugin import call, did_you_mean, load_callable
 from evoloss.tasks.task import NetworkFactory
 
-NETWORKS = ("linear", "mlp:64,64", "lenet5", "char-gru", "module:factory")
+NETWORKS = (
+    "linear", "mlp:64,64", "lenet5", "all-cnn-c", "resnet8", "resnet18", "wrn-16-4", "char-gru",
+    "timm:NAME", "torchvision:NAME", "module:factory",
+)  # fmt: skip
 """How networks are named, for messages and help."""
-
-_SMALLEST_IMAGE = 12  # smaller ones vanish in LeNet-5's second convolution
 
 
 def network_factory(
@@ -36,18 +38,28 @@ def network_factory(
         hidden = _hidden_sizes(spec, sizes)
     elif spec == "linear":
         hidden = ()
-    elif spec == "lenet5":
-        return _lenet5_factory(input_shape, outputs, vocabulary)
+    elif spec in SMALLEST or spec.startswith("wrn-16-"):
+        return image_network_factory(spec, input_shape, outputs, vocabulary)
     elif spec == "char-gru":
         return _char_gru_factory(input_shape, outputs, vocabulary)
+    elif name in PACKAGES:
+        return users_factory(spec, package_factory(spec, input_shape, outputs))
     elif ":" in spec:
         return users_factory(spec, load_callable(spec))
     else:
-        hint = did_you_mean(name, ("linear", "mlp", "lenet5", "char-gru"))
+        hint = did_you_mean(spec, (known.partition(":")[0] for known in NETWORKS[:-1]))
         raise UserError(f"unknown network '{spec}'{hint}: the networks are {', '.join(NETWORKS)}")
     if vocabulary is not None:
         raise UserError(f"network '{spec}' takes numbers, but the inputs are text: use char-gru")
     return partial(dense, input_shape, hidden, outputs)
+
+
+def takes_numbers(network: str | NetworkFactory) -> bool:
+    """Whether it is a named network that takes floats; one of a user's may take characters."""
+    if not isinstance(network, str) or network == "char-gru":
+        return False
+    name, _, rest = network.partition(":")
+    return not rest or name in ("mlp", *PACKAGES)
 
 
 def dense(input_shape: tuple[int, ...], hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
@@ -60,30 +72,6 @@ def dense(input_shape: tuple[int, ...], hidden: tuple[int, ...], outputs: int) -
         layers += [nn.Linear(width, size), nn.ReLU()]
         width = size
     return nn.Sequential(*layers, nn.Linear(width, outputs))
-
-
-def lenet5(input_shape: tuple[int, int, int], outputs: int) -> nn.Sequential:
-    """LeNet-5 for images (channels, height, width); those below 32 × 32 are padded by 2."""
-    channels, height, width = input_shape
-    padding = 2 if min(height, width) < 32 else 0
-
-    def side(size: int) -> int:
-        return ((size + 2 * padding - 4) // 2 - 4) // 2
-
-    return nn.Sequential(
-        nn.Conv2d(channels, 6, 5, padding=padding),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(16 * side(height) * side(width), 120),
-        nn.ReLU(),
-        nn.Linear(120, 84),
-        nn.ReLU(),
-        nn.Linear(84, outputs),
-    )
 
 
 class CharGRU(nn.Module):
@@ -143,19 +131,6 @@ def _hidden_sizes(spec: str, sizes: str) -> tuple[int, ...]:
             "for example mlp:64,64"
         )
     return hidden
-
-
-def _lenet5_factory(
-    input_shape: tuple[int, ...], outputs: int, vocabulary: int | None
-) -> NetworkFactory:
-    image = vocabulary is None and len(input_shape) == 3
-    if not image or min(input_shape[1:]) < _SMALLEST_IMAGE:
-        raise UserError(
-            f"network 'lenet5' takes images (channels, height, width) of at least {_SMALLEST_IMAGE}"
-            f" × {_SMALLEST_IMAGE}, not inputs of shape {input_shape}: use mlp:64,64"
-        )
-    channels, height, width = input_shape
-    return partial(lenet5, (channels, height, width), outputs)
 
 
 def _char_gru_factory(

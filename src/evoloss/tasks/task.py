@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -141,11 +142,19 @@ class Splits:
         """Train on the training split, score on the test split."""
         return Episode(self.train, self.held_out_test)
 
+    def resplit(self, rng: np.random.Generator) -> Episode:
+        """Training and validation rows dealt out anew, in the same proportion."""
+        parts = (self.train, self.validation)
+        x, y = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y"))
+        order = torch.from_numpy(rng.permutation(len(x)))
+        train, validation = order[: len(self.train)], order[len(self.train) :]
+        return Episode(Data(x[train], y[train]), Data(x[validation], y[validation]))
+
 
 def check_network(task: Task) -> None:
     """Raises ShapeError or UserError if the base network does not fit the task's data."""
     train = task.episodes.search(0).train
-    probe, outputs = train.x[:2], train.y.shape[1]
+    probe, outputs = train.x[: min(2, task.training.batch)], train.y.shape[1]
     network = task.network()
     try:
         with torch.no_grad():

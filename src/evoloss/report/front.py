@@ -1,0 +1,111 @@
+"""Picture 4: the Pareto front of error against complexity, each point with its formula."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evoloss.discovery.candidate import Fate
+from evoloss.lang.expr import complexity
+from evoloss.lang.text import to_text
+from evoloss.report.mathematics import formula
+from evoloss.report.palette import INK, MUTED, PAPER, series
+from evoloss.report.picture import Panel, Picture, Table
+from evoloss.report.runs import Group, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_NAME = "04-front"
+_TITLE = "Error against complexity"
+
+
+def picture(groups: Sequence[Group]) -> Picture:
+    """The front of each method's best run, over all that was scored in it."""
+    able = [(group.label, group.best) for group in groups if group.best is not None]
+    if not able:
+        return Picture(_NAME, _TITLE, "No loss has been scored yet.")
+    run = able[0][1]
+    rows = [row for label, each in able for row in _rows(label, each)]
+    columns = ("method", "id", "on the front", "complexity", f"validation {run.measure.name}",
+               "formula")  # fmt: skip
+    final = (
+        "re-scored on fresh seeds at the end of the search"
+        if all(each.finished for _, each in able)
+        else "as they stand, the search is not finished"
+    )
+    caption = (
+        f"Validation {run.measure.name} against complexity (nodes of the structure): no loss found "
+        f"is both simpler and better than a numbered one; numbered points are {final}, grey ones "
+        "are the single trainings of the search."
+    )
+    return Picture(
+        _NAME,
+        _TITLE,
+        caption,
+        (Panel("Pareto front", partial(_draw, able), legend=2 * (len(able) > 1), height=3.4),),
+        {_NAME: Table(columns, rows)},
+        "".join(_list(label if len(able) > 1 else "", each) for label, each in able),
+    )
+
+
+def _rows(label: str, run: Run) -> list[tuple[object, ...]]:
+    front = [
+        (label, each.candidate.id, "yes", each.complexity, run.shown(each.error),
+         to_text(each.expression))
+        for each in run.front
+    ]  # fmt: skip
+    others = [
+        (label, each.id, "no", complexity(each.expression), run.shown(each.error or 0.0),
+         to_text(each.loss))
+        for each in run.candidates
+        if each.fate is Fate.SCORED
+    ]  # fmt: skip
+    return [*front, *others]
+
+
+def _list(label: str, run: Run) -> str:
+    items = "".join(
+        f'<li value="{number}"><span class="facts">complexity {each.complexity}, '
+        f"{html.escape(run.measure.name)} {run.measure.shown(each.error)}</span>"
+        f"{formula(each.expression)}</li>"
+        for number, each in enumerate(run.front, start=1)
+    )
+    title = f"<h4>{html.escape(label)}</h4>" if label else ""
+    return f'{title}<ol class="front">{items}</ol>'
+
+
+def _draw(runs: Sequence[tuple[str, Run]], axes: Axes) -> None:
+    shown: list[float] = []
+    for index, (label, run) in enumerate(runs):
+        scored = [each for each in run.candidates if each.fate is Fate.SCORED]
+        if len(runs) == 1:
+            cloud = [run.shown(each.error or 0.0) for each in scored]
+            axes.plot([complexity(each.expression) for each in scored], cloud, "o", color=MUTED,
+                      alpha=0.35, markersize=3.5, markeredgewidth=0)  # fmt: skip
+            shown += cloud
+        x = [each.complexity for each in run.front]
+        y = [run.shown(each.error) for each in run.front]
+        shown += y
+        axes.step([*x, x[-1] + 2], [*y, y[-1]], where="post", color=series(index), linewidth=1.4)
+        axes.plot(x, y, "o", color=series(index), markersize=11, markeredgecolor=PAPER, label=label)
+        for number, point in enumerate(zip(x, y, strict=True), start=1):
+            axes.annotate(str(number), point, ha="center", va="center_baseline", color=PAPER,
+                          fontsize=8, fontweight="bold")  # fmt: skip
+    _focus(axes, shown, runs[0][1])
+    axes.set_xlabel("complexity")
+    axes.set_ylabel(f"validation {runs[0][1].measure.name}", color=INK)
+
+
+def _focus(axes: Axes, shown: Sequence[float], run: Run) -> None:
+    """The axis from the best to where most of the cloud ends; every point of the front is on it."""
+    front = [run.shown(each.error) for each in run.front]
+    worst = float(np.percentile(shown, 10 if run.about["higher_is_better"] else 90))
+    ends = sorted([*front, worst, min(shown), max(shown)][: len(front) + 1])
+    low, high = ends[0], ends[-1]
+    margin = 0.12 * (high - low) or 0.05 * abs(high) or 0.05
+    axes.set_ylim(low - margin, high + margin)

@@ -1,0 +1,107 @@
+"""Picture 6: which operators the losses are made of, over the run and among the best."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evoloss.discovery.candidate import Candidate
+from evoloss.lang.expr import Call, walk
+from evoloss.report.palette import FOUND, LIGHT
+from evoloss.report.picture import Panel, Picture, Table
+from evoloss.report.runs import Group
+from evoloss.runs import ranked
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+
+_NAME = "06-operators"
+_TITLE = "Operators"
+_BEST = 0.1
+"""The share of the scored losses that counts as the best."""
+
+
+def picture(groups: Sequence[Group]) -> Picture:
+    """Shares of the operators' occurrences, over all runs."""
+    runs = [run for group in groups for run in group.runs if run.candidates]
+    if not runs:
+        return Picture(_NAME, _TITLE, "No generation is finished yet.")
+    best: list[Candidate] = []
+    for run in runs:
+        scored = ranked(run.candidates)
+        best += scored[: max(1, round(_BEST * len(scored)))]
+    overall = shares(each for run in runs for each in run.candidates)
+    elect = shares(best)
+    names = sorted(overall, key=lambda name: -overall[name])
+    generations = [
+        shares(each for run in runs for each in run.candidates if each.generation == number)
+        for number in range(max(run.generations for run in runs))
+    ]
+    matrix = np.array([[each.get(name, 0.0) for name in names] for each in generations])
+    rows = [
+        (name, overall[name], elect.get(name, 0.0), *map(float, matrix[:, column]))
+        for column, name in enumerate(names)
+    ]
+    columns = ("operator", "all", "best", *(f"generation {n + 1}" for n in range(len(matrix))))
+    caption = (
+        f"Share of each operator among all operators of the proposed structures: in the best tenth "
+        f"of the fully trained losses ({len(best)}) against all candidates, and by generation "
+        "(the darker the more frequent)."
+    )
+    panels = (
+        Panel("All and best", partial(_draw_bars, names, overall, elect), legend=2, height=3.6),
+        Panel("By generation", partial(_draw_map, names, matrix), height=3.6),
+    )
+    return Picture(_NAME, _TITLE, caption, panels, {_NAME: Table(columns, rows)})
+
+
+def shares(candidates: Iterable[Candidate]) -> dict[str, float]:
+    """How large a part of all operators in the candidates' structures each one is."""
+    counts = Counter(
+        node.op for each in candidates for node in walk(each.expression) if isinstance(node, Call)
+    )
+    return {name: count / counts.total() for name, count in counts.items()}
+
+
+def _draw_bars(
+    names: Sequence[str], overall: dict[str, float], best: dict[str, float], axes: Axes
+) -> None:
+    rows = np.arange(len(names))
+    axes.barh(rows - 0.2, [best.get(name, 0.0) for name in names], 0.4, color=FOUND, label="best")
+    axes.barh(rows + 0.2, [overall[name] for name in names], 0.4, color=LIGHT["muted"],
+              alpha=0.6, label="all")  # fmt: skip
+    axes.set_yticks(rows, names)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+    axes.grid(False, axis="y")
+
+
+def _draw_map(names: Sequence[str], matrix: Array, axes: Axes) -> None:
+    """A tile for each operator and generation; opacity, so that it reads on any ground."""
+    from matplotlib.colors import to_rgba
+
+    strength = matrix.T / matrix.max()
+    colours = np.array([[to_rgba(FOUND, float(each)) for each in row] for row in strength])
+    for row, line in enumerate(colours):
+        for start, stop in _stretches(strength[row]):
+            axes.broken_barh([(start + 0.5, stop - start)], (row - 0.45, 0.9),
+                             facecolors=[tuple(line[start])], linewidth=0)  # fmt: skip
+    axes.set_yticks(np.arange(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(0.5, len(matrix) + 0.5)
+    axes.set_xlabel("generation")
+    axes.grid(False)
+
+
+def _stretches(values: Array) -> list[tuple[int, int]]:
+    """Where equal values begin and end."""
+    ends = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
+    return list(pairwise(ends))

@@ -1,0 +1,159 @@
+"""Picture 2: how the search came along, and compared methods over the same budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evoloss.report.palette import FOUND, MUTED, USUAL, series
+from evoloss.report.picture import Panel, Picture, Table
+from evoloss.report.runs import Group, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+
+_NAME = "02-progress"
+_TITLE = "Search progress"
+
+
+def picture(groups: Sequence[Group]) -> Picture:
+    """One run by generation; several by the number of candidates, seeds of a method together."""
+    runs = [run for group in groups for run in group.runs if run.best is not None]
+    if not runs:
+        return Picture(_NAME, _TITLE, "No loss has been scored yet.")
+    return _one(runs[0]) if len(runs) == 1 else _compared(groups)
+
+
+def statistics(run: Run) -> Array:
+    """(generations, 5): best so far, then best, lower quartile, median and upper quartile.
+
+    In the metric's own values; of the members with a score at the full number of training steps,
+    their own or one taken over. NaN where a generation has none.
+    """
+    best = math.inf
+    rows = []
+    for errors in _errors(run):
+        best = min([best, *errors])
+        own = np.percentile(errors, [0, 25, 50, 75]) if errors else np.full(4, np.nan)
+        rows.append([best if math.isfinite(best) else math.nan, *own])
+    return run.shown(1.0) * np.array(rows).reshape(-1, 5)
+
+
+def _errors(run: Run) -> list[list[float]]:
+    by_generation: list[list[float]] = [[] for _ in range(run.generations)]
+    for candidate in run.candidates:
+        error = run.full_score(candidate)
+        if error is not None:
+            by_generation[candidate.generation].append(error)
+    return by_generation
+
+
+def _one(run: Run) -> Picture:
+    found = statistics(run)
+    metric = run.measure.name
+    columns = ("generation", "best so far", "best", "quartile 1", "median", "quartile 3")
+    rows = [(number + 1, *map(float, row)) for number, row in enumerate(found)]
+    panels = (
+        Panel("Best so far", partial(_draw_best, found[:, 0], _usual(run), metric)),
+        Panel("Each generation", partial(_draw_spread, found, metric), legend=3),
+    )
+    caption = (
+        f"Validation {metric} by generation, one training of {_steps(run)} a loss: the best so "
+        "far, and best, median and quartiles of each generation’s members with a full score "
+        "(elites included)."
+    )
+    return Picture(_NAME, _TITLE, caption, panels, {_NAME: Table(columns, rows)})
+
+
+def _steps(run: Run) -> str:
+    steps = run.settings.get("fitness_steps")
+    return f"{steps} steps" if steps else "the task’s own number of steps"
+
+
+def _usual(run: Run) -> float | None:
+    """The usual loss's score, where it was the first candidate."""
+    first = run.candidates[0]
+    error = run.full_score(first) if first.operator == "usual loss" else None
+    return None if error is None else run.shown(error)
+
+
+def _draw_best(best: Array, usual: float | None, metric: str, axes: Axes) -> None:
+    generations = np.arange(1, len(best) + 1)
+    axes.step(generations, best, where="post", color=FOUND)
+    axes.plot(generations[-1:], best[-1:], "o", color=FOUND, markersize=5)
+    if usual is not None:
+        axes.axhline(usual, color=USUAL, linestyle=(0, (6, 2)), linewidth=1.4)
+        axes.annotate("usual loss, tuned alike", (1, usual), (2, -3),
+                      textcoords="offset points", va="top", color=USUAL, fontsize=9)  # fmt: skip
+    axes.set_xlabel("generation")
+    axes.set_ylabel(f"validation {metric}")
+
+
+def _draw_spread(found: Array, metric: str, axes: Axes) -> None:
+    generations = np.arange(1, len(found) + 1)
+    _, low, first, median, third = found.T
+    axes.fill_between(generations, first, third, color=FOUND, alpha=0.22, linewidth=0,
+                      label="quartiles")  # fmt: skip
+    axes.plot(generations, median, color=FOUND, label="median")
+    axes.plot(generations, low, color=MUTED, linewidth=1.2, linestyle=(0, (2, 1)), label="best")
+    _focus(axes, found[:, 1:])
+    axes.set_xlabel("generation")
+    axes.set_ylabel(f"validation {metric}")
+
+
+def _focus(axes: Axes, values: Array) -> None:
+    """An axis that shows nine tenths of the values: the first generations lie far outside."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return
+    low, high = np.percentile(finite, [5, 95])
+    margin = 0.1 * (high - low) or 0.05 * abs(high) or 0.05
+    axes.set_ylim(max(finite.min(), low - margin) - margin / 2, min(finite.max(), high) + margin)
+
+
+def _compared(groups: Sequence[Group]) -> Picture:
+    able = [group for group in groups if any(run.best is not None for run in group.runs)]
+    metric = able[0].runs[0].measure.name
+    curves = [(group.label, *_over_candidates(group)) for group in able]
+    rows = [
+        (label, int(count), *map(float, row))
+        for label, counts, found in curves
+        for count, row in zip(counts, found, strict=True)
+    ]
+    columns = ("method", "candidates", "median of best so far", "lowest", "highest")
+    seeds = ", ".join(f"{group.label}: {len(group.runs)}" for group in able)
+    caption = (
+        f"Best validation {metric} so far over the number of candidates proposed: median over "
+        f"seeds, with the range of the seeds ({seeds})."
+    )
+    panel = Panel("Best so far", partial(_draw_compared, curves, metric), legend=2, height=3.4)
+    return Picture(_NAME, _TITLE, caption, (panel,), {_NAME: Table(columns, rows)})
+
+
+def _over_candidates(group: Group) -> tuple[Array, Array]:
+    """(G,) candidates and (G, 3) median, lowest and highest of the seeds' best so far."""
+    curves = [statistics(run)[:, 0] for run in group.runs if run.generations]
+    length = min(len(curve) for curve in curves)
+    best = np.stack([curve[:length] for curve in curves])
+    known = np.isfinite(best).all(axis=0)
+    counts = group.runs[0].settings["population"] * (1 + np.arange(length))
+    best = best[:, known]
+    return counts[known], np.stack([np.median(best, 0), best.min(0), best.max(0)], axis=1)
+
+
+def _draw_compared(curves: Sequence[tuple[str, Array, Array]], metric: str, axes: Axes) -> None:
+    for index, (label, counts, found) in enumerate(curves):
+        colour = series(index)
+        axes.step(counts, found[:, 0], where="post", color=colour, label=label)
+        axes.fill_between(counts, found[:, 1], found[:, 2], step="post", color=colour, alpha=0.15,
+                          linewidth=0)  # fmt: skip
+    _focus(axes, np.concatenate([found.ravel() for _, _, found in curves]))
+    axes.set_xlabel("candidates")
+    axes.set_ylabel(f"validation {metric}")
