@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from evoloss.discovery.archive import pareto
 from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.progress import Progress
 from evoloss.discovery.result import Budget, FoundLoss, found_losses
 from evoloss.errors import LossError, UserError
 from evoloss.lang import zoo
@@ -210,3 +211,25 @@ def transform(given: str | None, of: Subject) -> Output:
         if name == known:
             return known  # type: ignore[no-any-return]
     raise UserError(f"unknown transform '{name}': choose {', '.join(get_args(Output))}")
+
+
+def progress(store: Store) -> Progress:
+    """Where a stored search stands, as its own display would show it."""
+    candidates, settings = store.candidates(), store.settings
+    scored = ranked(candidates)
+    best = scored[0] if scored else None
+    sign = -1.0 if store.about["higher_is_better"] else 1.0
+    seconds = sum(store.seconds().values())
+    left = settings["generations"] - store.generations
+    return Progress(
+        generation=store.generations,
+        generations=settings["generations"],
+        stage="saved",
+        best=best,
+        best_shown=None if best is None or best.error is None else sign * best.error,
+        fates=Counter(each.fate for each in candidates),
+        candidates=len(candidates),
+        per_second=len(candidates) / seconds if seconds else 0.0,
+        seconds=seconds,
+        seconds_left=seconds / store.generations * left if store.generations else None,
+    )

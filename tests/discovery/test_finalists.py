@@ -5,7 +5,7 @@ import math
 import pytest
 
 from evoloss.discovery.candidate import Candidate
-from evoloss.discovery.finalists import FINAL_SEEDS, LARGEST_SCALE, final_scores
+from evoloss.discovery.finalists import LARGEST_SCALE, final_scores
 from evoloss.discovery.settings import Settings
 from evoloss.discovery.workbench import Workbench
 from evoloss.lang.expr import scaled
@@ -57,7 +57,7 @@ def test_one_that_diverges_at_every_scale_is_left_out_and_steps_are_counted():
     finals, _ = final_scores(bench(rescale=False), candidates(good, bad))
     assert [each.candidate.id for each in finals] == [0]
     _, steps = final_scores(bench(rescale=False), candidates(good))
-    assert steps == FINAL_SEEDS * 30
+    assert steps == Settings.final_seeds * 30
     (final,), more = final_scores(bench(), candidates(good))
     tried = 3 + abs(math.log2(final.scale))  # one step too far unless 1 is best
     assert more in (tried * steps, (tried - 1) * steps)

@@ -12,7 +12,6 @@ from torch import nn
 import evoloss
 from evoloss.discovery.archive import pareto
 from evoloss.discovery.candidate import Fate
-from evoloss.discovery.finalists import FINAL_SEEDS
 from evoloss.discovery.loop import resume, search
 from evoloss.errors import ShapeError, UserError
 from evoloss.lang.expr import check
@@ -407,7 +406,7 @@ def test_every_candidates_record_makes_sense(kind, preset):
     if preset == "paper":
         assert not seen & {Fate.EQUIVALENT, Fate.RACED_OUT}
     assert result.budget.candidates == 32
-    of_one_finalist = FINAL_SEEDS * SETTINGS["fitness_steps"] * task.episodes_per_fitness
+    of_one_finalist = 5 * SETTINGS["fitness_steps"] * task.episodes_per_fitness
     scored = sum(each.fate is Fate.SCORED for each in history)
     finalists, rest = divmod(result.budget.steps - sum(e.steps for e in history), of_one_finalist)
     assert rest == 0

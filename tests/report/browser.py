@@ -18,7 +18,7 @@ class Browser:
         self._read, to_write = os.pipe()
         flags = (
             "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run "
-            "--disable-background-networking --disable-extensions --remote-debugging-pipe"
+            "--hide-scrollbars --disable-background-networking --disable-extensions --remote-debugging-pipe"
         )
         # The protocol is read from descriptor 3 and written to 4.
         command = f'exec "$0" {flags} --user-data-dir="$1" about:blank 3<&{to_read} 4>&{to_write}'
@@ -72,8 +72,13 @@ class Browser:
 
     def show(self, path, width, dark=False):
         """Opens a file in a window of a width and waits until it is loaded."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900,
-                  deviceScaleFactor=1, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.events.clear()

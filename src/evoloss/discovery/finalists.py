@@ -19,8 +19,6 @@ from evoloss.discovery.fitness import fitness
 from evoloss.discovery.workbench import Trial, Workbench
 from evoloss.lang.expr import complexity, scaled
 
-FINAL_SEEDS = 5
-"""On how many other initialisations the finalists are scored."""
 LARGEST_SCALE = 64.0
 MOMENTA = (0.0, 0.5, 0.8, 0.9, 0.95)
 """That the usual loss is tried with where its training is tuned as well."""
@@ -56,7 +54,7 @@ def final_scores(bench: Workbench, finalists: Sequence[Candidate]) -> tuple[list
 
     Those whose mean is not finite are left out.
     """
-    trials = bench.final_trials(FINAL_SEEDS)
+    trials = bench.final_trials(bench.settings.final_seeds)
     momenta = MOMENTA if bench.settings.tune_momentum else (None,)
     best, steps = [Final(each, math.inf) for each in finalists], 0
     for momentum in momenta:

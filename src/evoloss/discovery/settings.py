@@ -31,6 +31,7 @@ class Settings:
         least that to tune and to cross.
     retries: how often a seen offspring is replaced by a new variation.
     finalists: the best so many are scored again on other seeds and the best mean wins; 0 for none.
+    final_seeds: how many initialisations the finalists are scored on.
     rescale: whether each finalist is also tried at multiples, which are other learning rates.
     tune_momentum: whether finalists are also tried at other momenta of the base training.
     weights: what local search tunes: the `edges`, or the `constants` of the proposed losses.
@@ -63,6 +64,7 @@ class Settings:
     seeded: bool = True
     retries: int = 5
     finalists: int = 10
+    final_seeds: int = 5
     rescale: bool = True
     tune_momentum: bool = False
     weights: str = "edges"
@@ -72,8 +74,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         least = {"population": 1, "generations": 1, "local_steps": 1, "unroll": 1,
-                 "fitness_seeds": 1, "fitness_steps": 1, "rejection_steps": 1, "implicit_terms": 1,
-                 "implicit_damping": 0, "es_pairs": 1}  # fmt: skip
+                 "fitness_seeds": 1, "final_seeds": 1, "fitness_steps": 1, "rejection_steps": 1,
+                 "implicit_terms": 1, "implicit_damping": 0, "es_pairs": 1}  # fmt: skip
         for name, minimum in least.items():
             given = getattr(self, name)
             if given is not None and not given >= minimum:

@@ -19,7 +19,6 @@ from evoloss.lang.evaluate import numpy_value
 from evoloss.lang.expr import Expr
 from evoloss.lang.types import Output
 from evoloss.report.curves import COLOURS, DASHES, LABELS
-from evoloss.report.losses import limits
 from evoloss.report.measurements import Measurements
 from evoloss.report.palette import MUTED
 from evoloss.report.picture import Panel, Table
@@ -49,6 +48,7 @@ def study(measured: Measurements) -> Study:
     classes = measured.trial(0).train.y.shape[1]
     values = [sought(loss, task.output, classes) for loss in measured.losses]
     aims = [aim(value) for value in values]
+    guess = 1.0 / classes if task.output == "softmax" else 0.5
     pooled = [_pooled(measured, index) for index in range(len(measured.losses))]
     bins = [reliability(*each) for each in pooled]
     errors = [calibration_error(*each) for each in pooled]
@@ -60,7 +60,7 @@ def study(measured: Measurements) -> Study:
         f"{pooled[0][0].mean():.3f} and {pooled[1][0].mean():.3f})."
     )
     panels = (
-        Panel("Confidence the loss asks for", partial(_draw_sought, values, aims), 2),
+        Panel("Confidence the loss asks for", partial(_draw_sought, values, aims, guess), 2),
         Panel("Calibration", partial(_draw_reliability, bins), 2),
         Panel("Confidence of the networks", partial(_draw_confidences, pooled), 2),
     )
@@ -152,20 +152,17 @@ def _tables(values: Sequence[Array], bins: Sequence[Array]) -> dict[str, Table]:
     }
 
 
-def _draw_sought(values: Sequence[Array], aims: Sequence[float], axes: Axes) -> None:
-    """Each loss from its lowest value, scaled to its fall over the upper half."""
-    drawn = []
+def _draw_sought(values: Sequence[Array], aims: Sequence[float], guess: float, axes: Axes) -> None:
+    """Each loss from its lowest value, scaled to its fall from an even guess."""
     for value, at, label, colour, dashes in zip(values, aims, LABELS, COLOURS, DASHES, strict=True):
-        lowest = np.nanmin(np.where(np.isfinite(value), value, np.nan))
-        middle = value[int(np.abs(_POINTS - 0.5).argmin())] - lowest
-        scaled = (value - lowest) / (middle if np.isfinite(middle) and middle > 0 else 1.0)
+        known = value[np.isfinite(value) & (guess <= _POINTS)]
+        fall = known[0] - known.min() if len(known) else 0.0
+        scaled = (value - known.min(initial=np.inf)) / (fall or 1.0)
         axes.plot(_POINTS, scaled, color=colour, linestyle=dashes, label=label)
         axes.plot([at], [0.0], "v", color=colour, markersize=7, clip_on=False)
-        drawn.append(scaled[np.isfinite(scaled)])
-    low, high = limits(np.concatenate(drawn))
-    axes.set_ylim(min(-0.08, low), min(high, 3.5))
+    axes.set_ylim(-0.08, 1.6)
     axes.set_xlabel("probability of the right class")
-    axes.set_ylabel("loss (1 at one half)")
+    axes.set_ylabel("loss (1 at an even guess)")
 
 
 def _draw_reliability(bins: Sequence[Array], axes: Axes) -> None:

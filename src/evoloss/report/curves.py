@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from evoloss.report.limits import limits
 from evoloss.report.measurements import Measurements
 from evoloss.report.palette import FOUND, INK, MUTED, USUAL
 from evoloss.report.picture import Panel, Picture, Table
@@ -59,21 +60,12 @@ def setting(measured: Measurements) -> str:
     return f"{seeds}{episodes}, {plan.steps} steps{cut}, initialisations and minibatches"
 
 
-def focus(axes: Axes, values: Array) -> None:
-    """An axis that shows what is reached in training and not all of where it starts."""
-    finite = values[np.isfinite(values)]
-    if len(finite):
-        low, high = np.percentile(finite, [0, 90])
-        margin = 0.08 * (high - low) or 0.05 * abs(high) or 0.05
-        axes.set_ylim(low - margin, high + margin)
-
-
 def _draw(steps: NDArray[np.int64], shown: Array, name: str, axes: Axes) -> None:
     for own, label, colour, dashes in zip(shown, LABELS, COLOURS, DASHES, strict=True):
         axes.plot(steps, own.mean(0), color=colour, linestyle=dashes, label=label)
         axes.fill_between(steps, own.min(0), own.max(0), color=colour, alpha=0.18, linewidth=0)
     axes.set_xscale("log")
-    focus(axes, shown)
+    axes.set_ylim(*limits(shown, keep=shown[:, :, -1]))
     _label(axes, name)
 
 

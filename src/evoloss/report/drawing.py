@@ -25,7 +25,7 @@ WIDTH = 4.4
 """Inches of a panel: so narrow that its text can be read on a telephone."""
 
 _COLUMNS = 3  # panels side by side in a file
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "evoloss",  # equal pictures are equal files
     "font.family": "DejaVu Sans",
@@ -67,8 +67,7 @@ def style() -> Iterator[None]:
         ) from error
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # not the user's own style
-        for name, value in _STYLE.items():
-            matplotlib.rcParams[name] = value
+        matplotlib.rcParams.update(_STYLE)
         yield
 
 

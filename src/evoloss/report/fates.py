@@ -103,6 +103,7 @@ def _draw(counts: Array, axes: Axes) -> None:
     axes.grid(False, axis="x")
     axes.set_xlim(0.4, len(counts) + 0.6)
     axes.set_xlabel("generation")
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylabel("candidates")
 
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from evoloss.discovery.candidate import Fate
 from evoloss.lang.expr import complexity
 from evoloss.lang.text import to_text
+from evoloss.report.limits import limits
 from evoloss.report.mathematics import formula
 from evoloss.report.palette import INK, MUTED, PAPER, series
 from evoloss.report.picture import Panel, Picture, Table
@@ -80,32 +79,22 @@ def _list(label: str, run: Run) -> str:
 
 
 def _draw(runs: Sequence[tuple[str, Run]], axes: Axes) -> None:
-    shown: list[float] = []
+    cloud: list[float] = []
+    fronts: list[float] = []
     for index, (label, run) in enumerate(runs):
         scored = [each for each in run.candidates if each.fate is Fate.SCORED]
         if len(runs) == 1:
             cloud = [run.shown(each.error or 0.0) for each in scored]
             axes.plot([complexity(each.expression) for each in scored], cloud, "o", color=MUTED,
                       alpha=0.35, markersize=3.5, markeredgewidth=0)  # fmt: skip
-            shown += cloud
         x = [each.complexity for each in run.front]
         y = [run.shown(each.error) for each in run.front]
-        shown += y
+        fronts += y
         axes.step([*x, x[-1] + 2], [*y, y[-1]], where="post", color=series(index), linewidth=1.4)
         axes.plot(x, y, "o", color=series(index), markersize=11, markeredgecolor=PAPER, label=label)
         for number, point in enumerate(zip(x, y, strict=True), start=1):
             axes.annotate(str(number), point, ha="center", va="center_baseline", color=PAPER,
                           fontsize=8, fontweight="bold")  # fmt: skip
-    _focus(axes, shown, runs[0][1])
+    axes.set_ylim(*limits(cloud, keep=fronts))
     axes.set_xlabel("complexity")
     axes.set_ylabel(f"validation {runs[0][1].measure.name}", color=INK)
-
-
-def _focus(axes: Axes, shown: Sequence[float], run: Run) -> None:
-    """The axis from the best to where most of the cloud ends; every point of the front is on it."""
-    front = [run.shown(each.error) for each in run.front]
-    worst = float(np.percentile(shown, 10 if run.about["higher_is_better"] else 90))
-    ends = sorted([*front, worst, min(shown), max(shown)][: len(front) + 1])
-    low, high = ends[0], ends[-1]
-    margin = 0.12 * (high - low) or 0.05 * abs(high) or 0.05
-    axes.set_ylim(low - margin, high + margin)

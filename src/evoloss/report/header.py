@@ -28,6 +28,12 @@ def header(groups: Sequence[Group]) -> tuple[str, str]:
     parts.append(_tiles(runs, best))
     if best is not None and best.best is not None:
         parts.append(f'<div class="best">{formula(best.best.expression)}{_worth(best)}</div>')
+        if len(runs) > 1:
+            text = (
+                f"This loss, and pictures 5 and 7 to 9, are of run {best.directory}, "
+                "the one with the lowest validation error."
+            )
+            parts.append(f'<div class="facts">{html.escape(text)}</div>')
     if len(groups) > 1:
         parts.append(_methods(groups))
     return title, "\n".join(parts)

@@ -55,7 +55,7 @@ def picture(measured: Measurements) -> Picture:
     """The usual loss on training data around the weights that each loss led to."""
     found = _measure(measured)
     flat = found.rises[:, :, _HALF].mean(1)
-    sharper = "flatter" if flat[0] < flat[1] else "sharper"
+    flatter = int((found.rises[0, :, _HALF] < found.rises[1, :, _HALF]).sum())
     rows: list[tuple[object, ...]] = [
         (label, float(a), float(b), float(found.surfaces[index, i, j]))
         for index, label in enumerate(LABELS)
@@ -83,7 +83,7 @@ def picture(measured: Measurements) -> Picture:
         f"weights (the dot; same levels in both), and its mean rise with the distance from them "
         f"({seeds} seed{'s' * (seeds > 1)}, {measured.plan.steps} steps): at half the filters’ "
         f"norm it is {flat[0]:.3g} around the found loss’s weights and {flat[1]:.3g} around the "
-        f"usual one’s, so the found minimum is the {sharper} one."
+        f"usual one’s; the found minimum is the flatter one in {flatter} of {seeds}."
     )
     tables = {
         NAME: Table(("loss", "first direction", "second direction", "usual loss"), rows),
@@ -124,9 +124,10 @@ def normalised(random: Tensor, theta: Tensor, layout: Layout) -> Tensor:
         if own[name].dim() < 2:
             scaled[name] = torch.zeros_like(part)
             continue
-        across = tuple(range(2, part.dim()))
-        norms = own[name][None].norm(dim=across, keepdim=True)
-        scaled[name] = part / part.norm(dim=across, keepdim=True).clamp_min(1e-12) * norms
+        filters = part.flatten(2)  # (2, filters, weights of one)
+        norms = own[name].flatten(1).norm(dim=1, keepdim=True)
+        unit = filters / filters.norm(dim=2, keepdim=True).clamp_min(1e-12)
+        scaled[name] = (unit * norms).view_as(part)
     return layout.join(scaled, leading=1)
 
 

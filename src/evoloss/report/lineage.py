@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from evoloss.discovery.candidate import Candidate
 from evoloss.lang.text import to_text
+from evoloss.report.limits import limits
 from evoloss.report.mathematics import formula, tuned
 from evoloss.report.palette import LIGHT, MUTED
 from evoloss.report.picture import Panel, Picture, Table
@@ -145,4 +146,6 @@ def _draw(run: Run, steps: dict[int, Step], line: Sequence[Step], axes: Axes) ->
             axes.plot(*zip(*own, strict=True), _MARKERS.get(operator, "o"), label=operator,
                       color=_colour(operator), markersize=5.5, linestyle="none")  # fmt: skip
     axes.set_xlabel("generation")
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylabel(f"validation {run.measure.name}")
+    axes.set_ylim(*limits([score for _, score in place.values()], [score for _, score in path]))

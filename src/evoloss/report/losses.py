@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from evoloss.lang.evaluate import numpy_gradient, numpy_value
 from evoloss.lang.expr import Expr
 from evoloss.lang.text import to_text
+from evoloss.report.limits import limits
 from evoloss.report.mathematics import formula
 from evoloss.report.palette import USUAL, series
 from evoloss.report.picture import Panel, Picture, Table
@@ -69,7 +70,12 @@ def over_residual(targets: Sequence[float]) -> Axis:
 
 def picture(groups: Sequence[Group], targets: Sequence[float]) -> Picture:
     """targets: for regression, those at which the losses are drawn."""
-    able = [(group.label, group.best) for group in groups if group.best is not None]
+    alone = len(groups) == 1
+    able = [
+        ("found" if alone else group.label, group.best)
+        for group in groups
+        if group.best is not None
+    ]
     losses = [(label, run.best.expression) for label, run in able if run.best]
     if not losses:
         return Picture(_NAME, "The found loss", "No loss has been scored yet.")
@@ -95,12 +101,16 @@ def _caption(classification: bool, targets: Sequence[float]) -> str:
     where = (
         "of one output, for the right class (y = 1) and for a wrong one (y = 0)"
         if classification
-        else f"against the residual, at y = {', '.join(f'{y:.2g}' for y in targets)}"
+        else f"against the residual, at y = {', '.join(map(_number, targets))}"
     )
     return (
         f"Value and gradient {where}; a found loss is scaled to the usual one’s mean gradient, "
         "for a factor is only a learning rate, and each curve is shifted to a minimum of 0."
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:.2g}".replace("-", "−")
 
 
 def _entry(label: str, run: Run) -> str:
@@ -155,7 +165,7 @@ def _by_loss(curves: Sequence[_Curve], axis: Axis) -> tuple[Panel, ...]:
     """Regression: all targets in one panel, told apart by their dashes."""
     several = len(axis.targets) > 1
     chosen = [
-        (each, f"{each.label}, y = {each.target:.2g}" if several else each.label)
+        (each, f"{each.label}, y = {_number(each.target)}" if several else each.label)
         for each in curves
         if each.label != "usual" or each.target == axis.targets[0]
     ]
@@ -174,19 +184,9 @@ def _draw(curves: Sequence[tuple[_Curve, str]], what: str, label: str, axes: Axe
         dashes = (0, (6, 2)) if curve.label == "usual" else _DASHES[seen.get(curve.label, 0) % 3]
         seen[curve.label] = seen.get(curve.label, 0) + 1
         axes.plot(curve.x, y, color=curve.colour, linestyle=dashes, label=name)
-        drawn.append(y[np.isfinite(y)])
-    low, high = limits(np.concatenate(drawn))
-    axes.set_ylim(low, high)
+        drawn.append(y)
+    axes.set_ylim(*limits(np.concatenate(drawn)))
     axes.set_xlabel(label)
-
-
-def limits(values: Array) -> tuple[float, float]:
-    """An axis that holds nearly all values: a pole must not flatten all the rest."""
-    if not len(values):
-        return 0.0, 1.0
-    low, high = np.percentile(values, [2, 97])
-    margin = 0.12 * (high - low) or 1.0
-    return max(low - margin, values.min() - margin / 2), min(high + margin, values.max() + margin)
 
 
 def _table(curves: Sequence[_Curve], axis: Axis) -> Table:

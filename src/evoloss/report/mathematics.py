@@ -14,12 +14,12 @@ from evoloss.lang.ops import OPERATORS
 from evoloss.lang.text import ATOM, number
 
 DIGITS = 4
-_LINE = 30.0
+_LINE = 36.0
 """How wide a line may be, in characters: what a telephone shows without scrolling."""
 
 _SHORT = 6.0  # parts that are not wider get no name
 
-_TIMES = "<mo>&#x2062;</mo>"  # between a number and what follows it nothing is written
+_TIMES = '<mspace width="0.15em"/>'  # between a number and what follows it: no symbol
 
 
 def tuned(candidate: Candidate) -> Expr:
@@ -36,15 +36,17 @@ def shortened(expr: Expr, digits: int = DIGITS) -> Expr:
 
 
 def _folded(expr: Expr) -> Expr:
-    """Analytic quotients by a constant as products, and factors of others in their numerator."""
+    """Analytic quotients by a constant as products; factors and signs of others drawn in."""
     if not isinstance(expr, Call):
         return expr
     node = replace(expr, args=tuple(_folded(arg) for arg in expr.args))
     match node:
         case Call("aq", (a, Const(b))):
             return call("mul", Const(1.0 / math.hypot(1.0, b)), a)
+        case Call("aq", (a, Call("mul", (Const(b), rest)))) if b < 0:
+            return call("aq", a, call("mul", Const(-b), rest))
         case Call("mul", (Const() as factor, Call("aq", (a, b)))):
-            return call("aq", canonical(call("mul", factor, a)), b)
+            return call("aq", _folded(canonical(call("mul", factor, a))), b)
     return node
 
 
@@ -161,6 +163,8 @@ def _write(expr: Expr) -> tuple[str, int]:
                 inside = "<mo>,</mo>".join(_write(arg)[0] for arg in args)
                 name = f"<mi>{op}</mi><mo>&#x2061;</mo>"
                 return f"<mrow>{name}<mo>(</mo>{inside}<mo>)</mo></mrow>", ATOM
+            if op == "mul" and isinstance(args[1], Input) and isinstance(args[0], Call):
+                args = args[::-1]  # y · log f rather than log f · y
             return _infix(op, args), row.precedence
 
 

@@ -98,6 +98,7 @@ def _draw_map(names: Sequence[str], matrix: Array, axes: Axes) -> None:
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0.5, len(matrix) + 0.5)
     axes.set_xlabel("generation")
+    axes.locator_params(axis="x", integer=True)
     axes.grid(False)
 
 

@@ -120,7 +120,7 @@ figure { margin: 0 0 1rem; padding: 1rem; background: var(--paper); border: 1px 
   border-radius: 10px; }
 figcaption { color: var(--muted); font-size: .9rem; margin-bottom: .8rem; max-width: 62rem; }
 .files { white-space: normal; font-size: .78rem; }
-.files a { margin-right: .35rem; text-decoration: none; }
+.files a { margin-right: .35rem; text-decoration: none; white-space: nowrap; }
 .body { display: grid; gap: 1rem; }
 .panels { display: grid; gap: 1rem; justify-items: center;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); }

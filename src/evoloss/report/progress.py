@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from evoloss.report.limits import limits
 from evoloss.report.palette import FOUND, MUTED, USUAL, series
 from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import Group, Run
@@ -93,6 +94,7 @@ def _draw_best(best: Array, usual: float | None, metric: str, axes: Axes) -> Non
         axes.annotate("usual loss, tuned alike", (1, usual), (2, -3),
                       textcoords="offset points", va="top", color=USUAL, fontsize=9)  # fmt: skip
     axes.set_xlabel("generation")
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylabel(f"validation {metric}")
 
 
@@ -103,19 +105,10 @@ def _draw_spread(found: Array, metric: str, axes: Axes) -> None:
                       label="quartiles")  # fmt: skip
     axes.plot(generations, median, color=FOUND, label="median")
     axes.plot(generations, low, color=MUTED, linewidth=1.2, linestyle=(0, (2, 1)), label="best")
-    _focus(axes, found[:, 1:])
+    axes.set_ylim(*limits(found[:, 1:], keep=low))
     axes.set_xlabel("generation")
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylabel(f"validation {metric}")
-
-
-def _focus(axes: Axes, values: Array) -> None:
-    """An axis that shows nine tenths of the values: the first generations lie far outside."""
-    finite = values[np.isfinite(values)]
-    if not len(finite):
-        return
-    low, high = np.percentile(finite, [5, 95])
-    margin = 0.1 * (high - low) or 0.05 * abs(high) or 0.05
-    axes.set_ylim(max(finite.min(), low - margin) - margin / 2, min(finite.max(), high) + margin)
 
 
 def _compared(groups: Sequence[Group]) -> Picture:
@@ -154,6 +147,7 @@ def _draw_compared(curves: Sequence[tuple[str, Array, Array]], metric: str, axes
         axes.step(counts, found[:, 0], where="post", color=colour, label=label)
         axes.fill_between(counts, found[:, 1], found[:, 2], step="post", color=colour, alpha=0.15,
                           linewidth=0)  # fmt: skip
-    _focus(axes, np.concatenate([found.ravel() for _, _, found in curves]))
+    medians = np.concatenate([found[:, 0] for _, _, found in curves])
+    axes.set_ylim(*limits(np.concatenate([found.ravel() for _, _, found in curves]), medians[1:]))
     axes.set_xlabel("candidates")
     axes.set_ylabel(f"validation {metric}")

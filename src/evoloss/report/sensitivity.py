@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from evoloss.report import confidence
 from evoloss.report.curves import COLOURS, DASHES, LABELS
+from evoloss.report.limits import limits
 from evoloss.report.measurements import Measurements
 from evoloss.report.palette import FOUND, INK, MUTED
 from evoloss.report.picture import Panel, Picture, Table
@@ -86,11 +87,4 @@ def _label(rates: Array, shown: Array, axes: Axes) -> None:
     axes.set_xticks(rates[:: max(1, len(rates) // 4)])
     axes.xaxis.set_major_formatter(lambda rate, _: f"{rate:.2g}")
     axes.set_xlabel("learning rate")
-    finite = shown[np.isfinite(shown)]
-    if len(finite):
-        # An outlier by the quartiles (Tukey 1977) is a training that diverged or hardly began.
-        first, third = np.percentile(finite, [25, 75])
-        reach = 2.5 * (third - first) or 0.05 * abs(third) or 0.05
-        low, high = max(finite.min(), first - reach), min(finite.max(), third + reach)
-        margin = 0.1 * (high - low)
-        axes.set_ylim(low - margin, high + margin)
+    axes.set_ylim(*limits(shown))

@@ -11,6 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evoloss.cli import evidence
+from evoloss.cli.options import (
+    DATA_DIR,
+    DROP_MISSING,
+    JSON,
+    KIND,
+    NETWORK,
+    QUIET,
+    RUN,
+    SEEDS,
+    STEPS,
+    SUBJECT,
+    TARGET,
+    TASK,
+)
+from evoloss.cli.shared import given, new_console
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
 from evoloss.errors import UserError
 
@@ -28,32 +44,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-TASK = typer.Argument(
-    metavar="TASK", help="A name (see `evoloss tasks`), a table file, or module:function."
-)
-SUBJECT = typer.Argument(
-    metavar="RUN_OR_EXPRESSION",
-    help="A run directory, an expression such as 'square(y - f)', or a name of `evoloss zoo`.",
-)
-RUN = typer.Argument(metavar="RUN", help="A run directory.")
-NETWORK = typer.Option(
-    help="Base network: linear, mlp:64,64, lenet5, all-cnn-c, resnet8, resnet18, wrn-16-4, "
-    "char-gru, timm:NAME, torchvision:NAME or module:factory.",
-    show_default="the task's own",
-)
-DATA_DIR = typer.Option(help="Where the files of a data set are.", show_default=False)
-TARGET = typer.Option(help="The target column of a table file.", show_default=False)
-KIND = typer.Option(
-    help="regression or classification, for a table file.", show_default="by the target"
-)
-DROP_MISSING = typer.Option("--drop-missing", help="Leave out rows with missing values.")
-SEEDS = typer.Option(help="Trainings of each loss in the final comparison.", min=1)
-STEPS = typer.Option(
-    help="Training steps in the final comparison.", show_default="the task's own", min=1
-)
-QUIET = typer.Option("--quiet", help="Do not show the progress.")
-JSON = typer.Option("--json", help="Write JSON, for programs.")
+app.add_typer(evidence.app)
 
 
 @app.command()
@@ -96,7 +87,8 @@ def search(
         typer.Option(help="Training steps before validation.", show_default="the task's own"),
     ] = None,
     fitness_seeds: Annotated[
-        int | None, typer.Option(help="Trainings that one fitness averages.", show_default="by data")
+        int | None,
+        typer.Option(help="Trainings that one fitness averages.", show_default="by data"),
     ] = None,
     racing: Annotated[
         bool | None,
@@ -115,13 +107,13 @@ def search(
     """Search for a loss and compare it with the task's usual one on test data."""
     from evoloss.discovery import settings
 
-    changes = _given(
+    changes = given(
         population=population, generations=generations, local_search=local_search,
         local_steps=local_steps, unroll=unroll, fitness_steps=fitness_steps,
         fitness_seeds=fitness_seeds, racing=racing, stacking=stacking, method=method, seed=seed,
     )  # fmt: skip
     settings.preset(preset, **changes)  # refuses a wrong value before any data is read
-    options = _given(
+    options = given(
         network=network, data_dir=data_dir, target=target, kind=kind,
         drop_missing=drop_missing or None,
     )  # fmt: skip
@@ -130,7 +122,7 @@ def search(
 
     loaded = load_task(task, **options)
     directory = out or new_directory(loaded.name)
-    console = _console()
+    console = new_console()
     _introduce(console, loaded, directory)
     with _stoppable(directory):
         from evoloss.discovery.loop import search as search_for
@@ -160,7 +152,7 @@ def resume(
     from evoloss.tasks.registry import load_task
 
     task = load_task(**source)
-    console = _console()
+    console = new_console()
     _introduce(console, task, run)
     with _stoppable(run):
         from evoloss.discovery.loop import resume as resume_run
@@ -189,7 +181,7 @@ def evaluate(
     from evoloss import runs
 
     chosen = runs.subject(subject)
-    options = _given(
+    options = given(
         network=network, data_dir=data_dir, target=target, kind=kind,
         drop_missing=drop_missing or None,
     )  # fmt: skip
@@ -202,7 +194,7 @@ def evaluate(
     from evoloss.tasks.registry import load_task
 
     loaded = load_task(**options)
-    console = _console()
+    console = new_console()
     _introduce(console, loaded, chosen.run)
     _compare(console, loaded, chosen, seeds, steps)
 
@@ -256,7 +248,7 @@ def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> N
     if as_json:
         _write_json(description)
         return
-    console = _console()
+    console = new_console()
     console.print(tables.run(description))
     if found.best is None:
         console.print("no loss has been scored yet")
@@ -289,7 +281,7 @@ def list_runs(
     else:
         from evoloss import tables
 
-        _console().print(tables.runs(summaries))
+        new_console().print(tables.runs(summaries))
 
 
 @app.command()
@@ -309,17 +301,6 @@ def list_zoo() -> None:
 
     for name, entry in zoo.ZOO.items():
         typer.echo(f"{name:26} {entry.kind:14} {to_text(zoo.loss(name), digits=4)}")
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that were given, so that the others keep the defaults of what takes them."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False)
 
 
 def _introduce(console: Console, task: Task, directory: Path | None) -> None:

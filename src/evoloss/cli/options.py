@@ -1,0 +1,29 @@
+"""Arguments and options that several commands share."""
+
+import typer
+
+TASK = typer.Argument(
+    metavar="TASK", help="A name (see `evoloss tasks`), a table file, or module:function."
+)
+SUBJECT = typer.Argument(
+    metavar="RUN_OR_EXPRESSION",
+    help="A run directory, an expression such as 'square(y - f)', or a name of `evoloss zoo`.",
+)
+RUN = typer.Argument(metavar="RUN", help="A run directory.")
+NETWORK = typer.Option(
+    help="Base network: linear, mlp:64,64, lenet5, all-cnn-c, resnet8, resnet18, wrn-16-4, "
+    "char-gru, timm:NAME, torchvision:NAME or module:factory.",
+    show_default="the task's own",
+)
+DATA_DIR = typer.Option(help="Where the files of a data set are.", show_default=False)
+TARGET = typer.Option(help="The target column of a table file.", show_default=False)
+KIND = typer.Option(
+    help="regression or classification, for a table file.", show_default="by the target"
+)
+DROP_MISSING = typer.Option("--drop-missing", help="Leave out rows with missing values.")
+SEEDS = typer.Option(help="Trainings of each loss in the final comparison.", min=1)
+STEPS = typer.Option(
+    help="Training steps in the final comparison.", show_default="the task's own", min=1
+)
+QUIET = typer.Option("--quiet", help="Do not show the progress.")
+JSON = typer.Option("--json", help="Write JSON, for programs.")

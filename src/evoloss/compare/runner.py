@@ -1,0 +1,110 @@
+"""Runs what is missing of a comparison, resumes what was broken off, and meta-tests it all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from evoloss.compare.plan import Cell, Plan
+from evoloss.discovery.evaluate import Evaluation, Row, evaluate
+from evoloss.discovery.loop import resume, search
+from evoloss.discovery.result import FoundLoss, found_losses
+from evoloss.errors import UserError
+from evoloss.lang.expr import Expr
+from evoloss.lang.parse import parse
+from evoloss.runs import evaluation_record
+from evoloss.store import Store
+from evoloss.store.store import FILE
+from evoloss.tasks.task import Task
+
+Say = Callable[[str], None]
+
+
+def run(plan: Plan, tasks: Sequence[tuple[str, Task]], say: Say = lambda line: None) -> None:
+    """Completes the comparison; call it again after an interruption and it goes on.
+
+    tasks: (folder, task) for each of the plan's. say: told what is being done, line by line.
+    Raises UserError where a directory holds a run with other settings or of another task.
+    """
+    for (folder, task), spec in zip(tasks, plan.tasks, strict=True):
+        cells = list(plan.cells(spec, folder))
+        for cell in cells:
+            _complete(cell, task, say)
+        for seed in range(plan.seeds):
+            _meta_test(plan, task, [cell for cell in cells if cell.seed == seed], say)
+
+
+def _complete(cell: Cell, task: Task, say: Say) -> None:
+    """The search of a cell: nothing if it is done, the rest of it, or all of it."""
+    if not (cell.directory / FILE).exists():
+        say(f"{task.name}: {cell.method}, seed {cell.seed}")
+        settings = cell.settings.to_json()
+        method_preset = settings.pop("preset")
+        search(task, out=cell.directory, preset=method_preset, **settings)
+        return
+    with Store.open(cell.directory, write=False) as store:
+        _check(store, cell, task)
+        done = store.outcome is not None
+    if not done:
+        say(f"{task.name}: {cell.method}, seed {cell.seed}, from where it was broken off")
+        resume(cell.directory, task=task)
+
+
+def _check(store: Store, cell: Cell, task: Task) -> None:
+    wanted = {"task": task.name, "network": task.network_name}
+    found = {name: store.about[name] for name in wanted}
+    if found != wanted or store.settings != cell.settings.to_json():
+        raise UserError(
+            f"run '{cell.directory}' has another task, network, budget or settings: "
+            "choose another --out"
+        )
+
+
+def _meta_test(plan: Plan, task: Task, cells: Sequence[Cell], say: Say) -> None:
+    """Trains networks under all losses of one seed side by side, once for each factor."""
+    seed = cells[0].seed
+    for factor in plan.factors:
+        steps = factor * (cells[0].settings.fitness_steps or task.training.steps)
+        missing = [each for each in cells if not _tested(each.directory, steps)]
+        if not missing:
+            continue
+        say(f"{task.name}: test, seed {seed}, {steps} steps")
+        losses = {cell.method: _best(cell.directory) for cell in missing}
+        usual = parse(task.usual_loss)
+        plain = {name: each.expression for name, each in losses.items() if each.momentum is None}
+        options = {"seeds": plan.trainings, "steps": steps, "seed": seed}
+        tested = evaluate(task, {**plain, "usual": usual}, **options)
+        rows = {row.label: row for row in tested.rows}
+        for name, each in losses.items():
+            if each.momentum is not None:
+                rows[name] = _with_momentum(task, name, each, options)
+        for cell in missing:
+            _keep(cell, replace(tested, rows=(rows[cell.method], rows["usual"])))
+
+
+def _with_momentum(task: Task, name: str, loss: FoundLoss, options: dict[str, int]) -> Row:
+    """The row of a loss whose base training has a momentum of its own."""
+    momentum = loss.momentum or 0.0
+    training = replace(task.training, momentum=momentum, nesterov=bool(momentum))
+    losses: dict[str, Expr] = {name: loss.expression}
+    (row,) = evaluate(replace(task, training=training), losses, **options).rows
+    return row
+
+
+def _tested(directory: Path, steps: int) -> bool:
+    with Store.open(directory, write=False) as store:
+        return any(record["steps"] == steps for record in store.evaluations())
+
+
+def _best(directory: Path) -> FoundLoss:
+    with Store.open(directory, write=False) as store:
+        outcome = store.outcome
+        if outcome is None:
+            raise UserError(f"run '{directory}' is not finished: run the comparison again")
+        return found_losses(outcome, store.candidates(), store.about["output"])[0]
+
+
+def _keep(cell: Cell, evaluation: Evaluation) -> None:
+    with Store.open(cell.directory, write=True) as store:
+        store.add_evaluation(evaluation_record(evaluation))
