@@ -22,7 +22,7 @@ class Fate(StrEnum):
 class Candidate:
     """One proposal of one generation.
 
-    id: unique in the run, generation * population + index.
+    id: in the order of proposals, from 0 in each run.
     operator: how it was proposed; parents: ids of the candidates it was made from.
     expression: the unweighted structure; phi: the tuned weights on its edges, or None untuned.
     error: what selection compares, lower is better; None if it has none (rejected, failed).

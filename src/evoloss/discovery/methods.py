@@ -7,8 +7,11 @@ does not import what it names).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from evoloss.discovery.settings import METHODS, preset
 from evoloss.discovery.workbench import Workbench
+from evoloss.errors import UserError
 from evoloss.propose.evolution import BestOfN, Evolution, RandomSearch
 from evoloss.propose.fixed import known_losses, usual_loss
 from evoloss.propose.proposer import Proposer, Space
@@ -32,6 +35,19 @@ PROPOSERS: dict[str, Factory] = {
     "tuned-task-loss": lambda space, bench: usual_loss(space),
 }
 """By the method's name: what makes its proposer."""
+
+
+def register(name: str, factory: Factory, **settings: Any) -> None:
+    """Adds a method of one's own: `factory(space, bench)` makes its proposer.
+
+    settings: what it changes of the defaults, such as local_search="none".
+    `evoloss.testing.check_method(name)` tells whether it keeps the loop's contracts.
+    """
+    if name in PROPOSERS:
+        raise UserError(f"method '{name}' exists: choose another name")
+    preset("fast", **settings)  # refuses what no search can have
+    PROPOSERS[name] = factory
+    METHODS[name] = dict(settings)
 
 
 def proposer(space: Space, bench: Workbench) -> Proposer:

@@ -41,7 +41,7 @@ class Generation:
         self.archive = archive
         self.report = report
         self.seconds: dict[str, float] = {}
-        self.first_id = number * bench.settings.population
+        self.first_id = len(archive.history)
         self.candidates = [
             Candidate(
                 id=self.first_id + index,

@@ -98,6 +98,7 @@ def save(picture: Picture, folder: Path) -> None:
     for cell, panel in zip(cells, picture.panels, strict=False):
         _fill(cell, panel)
     figure.savefig(folder / f"{picture.name}.png")
+    figure.set_layout_engine("none")  # laid out by now
     figure.savefig(folder / f"{picture.name}.svg", metadata={"Date": None})
 
 

@@ -30,6 +30,7 @@ SECONDS = 10.0
 
 _UNUSED = 1_000_000  # from this number on, no search has drawn a trial
 _EPISODES = 10
+_RINGS = 100  # points of the landscape for each seed, about
 _FEWEST_STEPS = 20
 _OCTAVES = tuple(2.0**power for power in range(-4, 5))
 
@@ -199,7 +200,8 @@ class Measurements:
             sweep = (len(plan.factors) - 1) * plan.sweep_seeds
             trainings = self.episodes * (plan.seeds + sweep)
             rows = min(plan.rows, len(trial.held_out))
-            scored = self.episodes * plan.seeds * plan.points * rows + plan.grid**2 * plan.rows
+            around = plan.grid**2 + plan.seeds * _RINGS
+            scored = self.episodes * plan.seeds * plan.points * rows + around * plan.rows
             left = seconds - len(self.losses) * scored * a_row
             steps = int(left / (trainings * a_step))
             if steps >= full:

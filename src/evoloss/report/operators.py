@@ -88,12 +88,11 @@ def _draw_map(names: Sequence[str], matrix: Array, axes: Axes) -> None:
     """A tile for each operator and generation; opacity, so that it reads on any ground."""
     from matplotlib.colors import to_rgba
 
-    strength = matrix.T / matrix.max()
-    colours = np.array([[to_rgba(FOUND, float(each)) for each in row] for row in strength])
-    for row, line in enumerate(colours):
-        for start, stop in _stretches(strength[row]):
-            axes.broken_barh([(start + 0.5, stop - start)], (row - 0.45, 0.9),
-                             facecolors=[tuple(line[start])], linewidth=0)  # fmt: skip
+    for row, line in enumerate(matrix.T / matrix.max()):
+        ends = _stretches(line)
+        colours = [to_rgba(FOUND, float(line[start])) for start, _ in ends]
+        spans = [(start + 0.5, stop - start) for start, stop in ends]
+        axes.broken_barh(spans, (row - 0.45, 0.9), facecolors=colours, linewidth=0)
     axes.set_yticks(np.arange(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0.5, len(matrix) + 0.5)

@@ -136,6 +136,7 @@ figcaption { color: var(--muted); font-size: .9rem; margin-bottom: .8rem; max-wi
 .where .line { color: var(--ink); }
 .where > span { font-size: .8rem; }
 math { font-size: 1.08rem; }
+mfrac > * { math-style: normal; math-depth: inherit; }  /* no smaller in a fraction */
 math[display="block"] { text-align: left; width: max-content; margin: 0; }
 ol.front { padding-left: 1.6rem; margin: 0; }
 ol.front li { margin-bottom: .5rem; }
