@@ -18,7 +18,8 @@ class Browser:
         self._read, to_write = os.pipe()
         flags = (
             "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run "
-            "--hide-scrollbars --disable-background-networking --disable-extensions --remote-debugging-pipe"
+            "--hide-scrollbars --disable-background-networking --disable-extensions "
+            "--remote-debugging-pipe"
         )
         # The protocol is read from descriptor 3 and written to 4.
         command = f'exec "$0" {flags} --user-data-dir="$1" about:blank 3<&{to_read} 4>&{to_write}'

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +25,7 @@ from evoloss.cli.options import (
     SUBJECT,
     TARGET,
     TASK,
+    TRACK,
 )
 from evoloss.cli.shared import given, new_console
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
@@ -33,7 +34,7 @@ from evoloss.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evoloss.discovery.progress import Observer
+    from evoloss.discovery.progress import Observer, Progress
     from evoloss.discovery.result import Result
     from evoloss.runs import Subject
     from evoloss.tasks.task import Task
@@ -102,6 +103,7 @@ def search(
     ] = None,
     eval_seeds: Annotated[int, SEEDS] = 5,
     eval_steps: Annotated[int | None, STEPS] = None,
+    track: Annotated[list[str] | None, TRACK] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:  # fmt: skip
     """Search for a loss and compare it with the task's usual one on test data."""
@@ -127,7 +129,7 @@ def search(
     with _stoppable(directory):
         from evoloss.discovery.loop import search as search_for
 
-        with _watched(console, loaded, quiet) as observer:
+        with _watched(console, loaded, quiet, track, directory) as observer:
             result = search_for(loaded, out=directory, observer=observer, preset=preset, **changes)
         _conclude(console, loaded, result, eval_seeds, eval_steps)
 
@@ -137,6 +139,7 @@ def resume(
     run: Annotated[Path, RUN],
     eval_seeds: Annotated[int, SEEDS] = 5,
     eval_steps: Annotated[int | None, STEPS] = None,
+    track: Annotated[list[str] | None, TRACK] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Continue a run that was broken off; it ends as it would have without the break."""
@@ -157,7 +160,7 @@ def resume(
     with _stoppable(run):
         from evoloss.discovery.loop import resume as resume_run
 
-        with _watched(console, task, quiet) as observer:
+        with _watched(console, task, quiet, track, run) as observer:
             result = resume_run(run, task=task, observer=observer)
         _conclude(console, task, result, eval_seeds, eval_steps)
 
@@ -311,11 +314,28 @@ def _introduce(console: Console, task: Task, directory: Path | None) -> None:
 
 
 @contextmanager
-def _watched(console: Console, task: Task, quiet: bool) -> Iterator[Observer | None]:
+def _watched(
+    console: Console, task: Task, quiet: bool, track: Sequence[str] | None, directory: Path
+) -> Iterator[Observer | None]:
+    """The display, and trackers beside it."""
     from evoloss.display import display
 
-    with nullcontext() if quiet else display(console, task.metric.name) as observer:
-        yield observer
+    with ExitStack() as stack:
+        observers: list[Observer] = []
+        for each in track or ():
+            from evoloss import tracking
+
+            tracker = tracking.open_tracker(each, directory.name)
+            stack.callback(tracker.close)
+            observers.append(tracking.observer(tracker))
+        if not quiet:
+            observers.append(stack.enter_context(display(console, task.metric.name)))
+
+        def tell(progress: Progress) -> None:
+            for observer in observers:
+                observer(progress)
+
+        yield tell if observers else None
 
 
 @contextmanager

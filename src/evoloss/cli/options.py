@@ -27,3 +27,7 @@ STEPS = typer.Option(
 )
 QUIET = typer.Option("--quiet", help="Do not show the progress.")
 JSON = typer.Option("--json", help="Write JSON, for programs.")
+TRACK = typer.Option(
+    help="Also send the progress to tensorboard:FOLDER or mlflow:URI; may be repeated.",
+    show_default=False,
+)

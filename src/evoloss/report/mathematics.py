@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections import Counter
 from dataclasses import replace
 
 from evoloss.discovery.candidate import Candidate
@@ -53,7 +54,8 @@ def _folded(expr: Expr) -> Expr:
 def _rounded(expr: Expr, digits: int) -> Expr:
     match expr:
         case Const(value):
-            return Const(float(f"{value:.{digits}g}"))
+            rounded = float(f"{value:.{digits}g}")
+            return Const(rounded if math.isfinite(rounded) else value)
         case Call(_, args):
             return replace(expr, args=tuple(_rounded(arg, digits) for arg in args))
     return expr
@@ -72,20 +74,20 @@ def formula(expr: Expr, name: str = "ℓ", digits: int = DIGITS) -> str:
 
 
 def split(expr: Expr, limit: float = _LINE) -> tuple[Expr, list[tuple[int, Expr]]]:
-    """The expression with its widest parts replaced by inputs u1, u2, …, and those parts.
+    """The expression with some parts replaced by inputs u1, u2, …, and those parts.
 
-    Equal parts get one name. Putting the parts back gives the expression that was split.
+    Those that occur again go first, then the widest; equal parts get one name. Putting the parts back gives the expression that was split.
     """
     parts: list[tuple[int, Expr]] = []
     while width(expr) > limit:
-        worth = [
+        worth = Counter(
             node
             for node in walk(expr)
             if isinstance(node, Call) and node != expr and _SHORT < width(node) <= 0.75 * limit
-        ]
+        )
         if not worth:
             break
-        widest = max(worth, key=width)
+        widest = max(worth, key=lambda node: (worth[node] > 1, width(node)))
         parts.append((len(parts) + 1, widest))
         expr = _with(expr, widest, Input(f"u{len(parts)}"))
     return expr, parts
