@@ -1,6 +1,8 @@
 """The conformance suite: each method keeps its promises, and one that breaks one is caught."""
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 
@@ -117,3 +119,14 @@ def test_a_method_of_ones_own_is_registered_once(monkeypatch):
 def test_the_test_split_is_sealed():
     with pytest.raises(AssertionError, match="test split"):
         testing.task().episodes.test(0)
+
+
+def test_the_method_in_the_documents_keeps_its_promises(monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"# my_method\.py\n(.*?)```", text, re.DOTALL)
+    monkeypatch.setattr(methods, "PROPOSERS", dict(methods.PROPOSERS))
+    exec(code, {"__name__": "my_method"})
+    try:
+        check_method("hill-climber")
+    finally:
+        del settings.METHODS["hill-climber"]

@@ -134,7 +134,7 @@ def reliability(confidence: Array, right: Array, bins: int = BINS) -> Array:
 def calibration_error(confidence: Array, right: Array, bins: int = BINS) -> float:
     """The mean distance of accuracy from confidence, bins weighted by what is in them."""
     sure, accurate, share = reliability(confidence, right, bins).T
-    return float(((sure - accurate) * share).sum())
+    return float((np.abs(sure - accurate) * share).sum())
 
 
 def _tables(values: Sequence[Array], bins: Sequence[Array]) -> dict[str, Table]:
