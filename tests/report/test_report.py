@@ -13,6 +13,8 @@ from evoloss.discovery.loop import search
 from evoloss.discovery.settings import Settings
 from evoloss.errors import UserError
 from evoloss.report import write
+from evoloss.report.drawing import inline, style
+from evoloss.report.picture import Panel
 from evoloss.store import Store
 
 FIGURES = (
@@ -189,6 +191,18 @@ def test_matplotlib_is_asked_for(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=re.escape('pip install "evoloss[report]"')):
         write([tmp_path], tmp_path / "x.html")
+
+
+def test_a_pole_does_not_end_up_in_the_drawing(tmp_path):
+    def draw(axes):
+        axes.plot([0, 1, 2], [1.0, 1e300, 2.0])
+        axes.fill_between([0, 1, 2], [0.0, 0.0, 0.0], [1.0, 1e200, 2.0])
+        axes.set_ylim(0, 3)
+
+    with style():
+        text = inline(Panel("A pole", draw), "pole")
+    coordinates = re.findall(r"-?\d[\d.e+]*", " ".join(re.findall(r' d="([^"]*)"', text)))
+    assert max(abs(float(each)) for each in coordinates) < 1e5
 
 
 # In a browser

@@ -56,6 +56,13 @@ def test_constants_are_rounded_and_ones_left_out():
     assert shortened(parse("0.99999999*y - 1.234567*f")) == parse("y - 1.235*f")
 
 
+def test_what_nobody_would_read_is_plain_text():
+    expr = parse("+".join(f"tanh({number / 8}*y)*f" for number in range(1, 60)))
+    found = ElementTree.fromstring(formula(expr))
+    assert parse("".join(found.itertext())) == shortened(expr)
+    assert found.find(".//math") is None
+
+
 def test_equal_parts_share_a_name():
     part = "tanh(y*f + y - f)"
     body, parts = split(parse(f"{part}*sqrt({part}) + y"), limit=28)

@@ -20,7 +20,7 @@ from evoloss.discovery.workbench import Trial, Workbench
 from evoloss.lang.expr import complexity, scaled
 
 LARGEST_SCALE = 64.0
-MOMENTA = (0.0, 0.5, 0.8, 0.9, 0.95)
+MOMENTA = (0.0, 0.5, 0.9)
 """That the usual loss is tried with where its training is tuned as well."""
 
 

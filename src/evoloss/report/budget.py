@@ -89,5 +89,5 @@ def _draw(spent: Mapping[str, Mapping[str, float]], unit: str, axes: Axes) -> No
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.locator_params(axis="x", nbins=4)
-    axes.xaxis.set_major_formatter(lambda amount, _: f"{amount:,.0f}")
+    axes.xaxis.set_major_formatter(lambda amount, _: f"{amount:,.1f}".removesuffix(".0"))
     axes.set_xlabel(unit)

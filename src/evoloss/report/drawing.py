@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoloss.errors import UserError
-from evoloss.report.palette import GRID, INK, LIGHT, MUTED, PAPER
+from evoloss.report.palette import GRID, INK, MUTED, PAPER, variable
 from evoloss.report.picture import Panel, Picture
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 WIDTH = 4.4
 """Inches of a panel: so narrow that its text can be read on a telephone."""
 
+_LEGEND_LINE = 0.19  # inches
 _COLUMNS = 3  # panels side by side in a file
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
@@ -76,7 +77,7 @@ def inline(panel: Panel, name: str) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, panel.height), layout="constrained")
-    _fill(figure, panel)
+    figure.set_figheight(panel.height + _fill(figure, panel))
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return _embedded(buffer.getvalue(), name, panel.title)
@@ -95,21 +96,24 @@ def save(picture: Picture, folder: Path) -> None:
     height = max(panel.height for panel in picture.panels)
     figure = Figure(figsize=(WIDTH * columns, height * rows), layout="constrained")
     cells = figure.subfigures(rows, columns, squeeze=False).flat
-    for cell, panel in zip(cells, picture.panels, strict=False):
-        _fill(cell, panel)
+    legends = [_fill(cell, panel) for cell, panel in zip(cells, picture.panels, strict=False)]
+    figure.set_figheight((height + max(legends)) * rows)
     figure.savefig(folder / f"{picture.name}.png")
     figure.set_layout_engine("none")  # laid out by now
     figure.savefig(folder / f"{picture.name}.svg", metadata={"Date": None})
 
 
-def _fill(figure: FigureBase, panel: Panel) -> None:
+def _fill(figure: FigureBase, panel: Panel) -> float:
+    """Draws the panel; returns the inches that its legend takes beyond a first line."""
     axes = figure.add_subplot()
     panel.draw(axes)
     axes.set_title(panel.title)
     _clip(axes)
-    if panel.legend:
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=panel.legend)
+    if not panel.legend:
+        return 0.0
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=panel.legend)
+    return _LEGEND_LINE * max(0, math.ceil(len(labels) / panel.legend) - 1)
 
 
 def _clip(axes: Axes) -> None:
@@ -126,9 +130,6 @@ def _clip(axes: Axes) -> None:
             vertices[:, 1] = vertices[:, 1].clip(*bounds)
 
 
-_VARIABLE = {colour: f"var(--{name})" for name, colour in LIGHT.items()}
-
-
 def _embedded(svg: str, name: str, title: str) -> str:
     """What remains of an SVG file inside a page: no header, sizes, fonts or common ids."""
     svg = svg[svg.index("<svg") :]
@@ -141,5 +142,5 @@ def _embedded(svg: str, name: str, title: str) -> str:
     svg = re.sub(r'href="#|url\(#', lambda found: f"{found.group()}{name}-", svg)
     svg = re.sub(r"(font: [^;\"]*?[\d.]+px) '?DejaVu Sans[^;\"]*", r"\1 var(--font)", svg)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", svg)
-    svg = re.sub(r"#[0-9a-f]{6}", lambda found: _VARIABLE.get(found.group(), found.group()), svg)
+    svg = re.sub(r"#[0-9a-f]{6}", lambda found: variable(found.group()), svg)
     return re.sub(r"\n\s*", "\n", svg)

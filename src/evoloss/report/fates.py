@@ -41,12 +41,12 @@ def picture(groups: Sequence[Group]) -> Picture:
     several = len(able) > 1
     panels = tuple(
         Panel(group.label if several else "By generation", partial(_draw, found), legend=2,
-              height=3.6)
+              height=3.2)
         for group, found in counts
     )  # fmt: skip
     if not several:
         totals = Counter(label(each) for run in able[0].runs for each in run.candidates)
-        panels += (Panel("In all", partial(_draw_totals, totals), height=3.6),)
+        panels += (Panel("In all", partial(_draw_totals, totals), height=3.2),)
     rows = [
         (group.label, number + 1, *map(float, row))
         for group, found in counts
@@ -103,7 +103,7 @@ def _draw(counts: Array, axes: Axes) -> None:
     axes.grid(False, axis="x")
     axes.set_xlim(0.4, len(counts) + 0.6)
     axes.set_xlabel("generation")
-    axes.locator_params(axis="x", integer=True)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     axes.set_ylabel("candidates")
 
 

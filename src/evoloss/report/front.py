@@ -12,7 +12,7 @@ from evoloss.lang.expr import complexity
 from evoloss.lang.text import to_text
 from evoloss.report.limits import limits
 from evoloss.report.mathematics import formula
-from evoloss.report.palette import INK, MUTED, PAPER, series
+from evoloss.report.palette import INK, MUTED, PAPER, series, variable
 from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import Group, Run
 
@@ -48,7 +48,10 @@ def picture(groups: Sequence[Group]) -> Picture:
         caption,
         (Panel("Pareto front", partial(_draw, able), legend=2 * (len(able) > 1), height=3.4),),
         {_NAME: Table(columns, rows)},
-        "".join(_list(label if len(able) > 1 else "", each) for label, each in able),
+        "".join(
+            _list(label if len(able) > 1 else "", each, series(index))
+            for index, (label, each) in enumerate(able)
+        ),
     )
 
 
@@ -67,7 +70,7 @@ def _rows(label: str, run: Run) -> list[tuple[object, ...]]:
     return [*front, *others]
 
 
-def _list(label: str, run: Run) -> str:
+def _list(label: str, run: Run, colour: str) -> str:
     items = "".join(
         f'<li value="{number}"><span class="facts">complexity {each.complexity}, '
         f"{html.escape(run.measure.name)} {run.measure.shown(each.error)}</span>"
@@ -75,7 +78,7 @@ def _list(label: str, run: Run) -> str:
         for number, each in enumerate(run.front, start=1)
     )
     title = f"<h4>{html.escape(label)}</h4>" if label else ""
-    return f'{title}<ol class="front">{items}</ol>'
+    return f'{title}<ol class="front" style="--mark: {variable(colour)}">{items}</ol>'
 
 
 def _draw(runs: Sequence[tuple[str, Run]], axes: Axes) -> None:

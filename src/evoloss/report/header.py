@@ -9,14 +9,14 @@ from typing import Any
 
 from evoloss.discovery.comparison import compare
 from evoloss.report.mathematics import formula
-from evoloss.report.runs import Group, Run, best_of
+from evoloss.report.runs import Group, Run, subject
 from evoloss.tables import Measure, verdict
 
 
 def header(groups: Sequence[Group]) -> tuple[str, str]:
     """The page's title and the HTML above the pictures."""
     runs = [run for group in groups for run in group.runs]
-    best, about = best_of(runs), runs[0].about
+    best, about = subject(runs), runs[0].about
     title = f"Losses for {about['task']}"
     words = f"network {about['network']} · {_count(len(runs), 'run')} · {_seeds(runs)}"
     parts = [f"<h1>{html.escape(title)}</h1>", f'<div class="facts">{html.escape(words)}</div>']
@@ -31,7 +31,7 @@ def header(groups: Sequence[Group]) -> tuple[str, str]:
         if len(runs) > 1:
             text = (
                 f"This loss, and pictures 5 and 7 to 9, are of run {best.directory}, "
-                "the one with the lowest validation error."
+                "of those that searched the one with the lowest validation error."
             )
             parts.append(f'<div class="facts">{html.escape(text)}</div>')
     if len(groups) > 1:

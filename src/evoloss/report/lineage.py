@@ -12,7 +12,7 @@ from evoloss.discovery.candidate import Candidate
 from evoloss.lang.text import to_text
 from evoloss.report.limits import limits
 from evoloss.report.mathematics import formula, tuned
-from evoloss.report.palette import LIGHT, MUTED
+from evoloss.report.palette import LIGHT, MUTED, variable
 from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import Run
 
@@ -60,9 +60,9 @@ def picture(run: Run | None) -> Picture:
     columns = ("id", "generation", "operator", "parents", "role",
                f"validation {run.measure.name}", "formula")  # fmt: skip
     caption = (
-        f"All {len(steps)} ancestors of the best loss that were made anew, by generation; the thick"
-        " line follows the parent that gave the tree (of a crossover, the first), and is written "
-        f"out below with the operator and the validation {run.measure.name} of each step (one "
+        f"The best loss and all it descends from ({len(steps)}, copies left out) by generation; "
+        "the thick line follows the parent that gave the tree (of a crossover, the first), and is "
+        f"written out with the operator and the validation {run.measure.name} of each step (one "
         "training each, seed of the search)."
     )
     return Picture(
@@ -113,9 +113,9 @@ def _item(run: Run, step: Step) -> str:
         else html.escape(run.original(candidate).fate.value)
     )
     other = f" with #{step.parents[1]}" if len(step.parents) > 1 else ""
-    colour = next(name for name, each in LIGHT.items() if each == _colour(candidate.operator))
+    colour = variable(_colour(candidate.operator))
     return (
-        f'<li style="border-color: var(--{colour})"><span class="facts">'
+        f'<li style="border-color: {colour}"><span class="facts">'
         f"<b>{html.escape(candidate.operator)}</b>{other} · generation "
         f"{candidate.generation + 1} · #{candidate.id} · {score}</span>"
         f"{formula(tuned(candidate))}</li>"
@@ -146,6 +146,6 @@ def _draw(run: Run, steps: dict[int, Step], line: Sequence[Step], axes: Axes) ->
             axes.plot(*zip(*own, strict=True), _MARKERS.get(operator, "o"), label=operator,
                       color=_colour(operator), markersize=5.5, linestyle="none")  # fmt: skip
     axes.set_xlabel("generation")
-    axes.locator_params(axis="x", integer=True)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     axes.set_ylabel(f"validation {run.measure.name}")
     axes.set_ylim(*limits([score for _, score in place.values()], [score for _, score in path]))

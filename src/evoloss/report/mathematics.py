@@ -10,14 +10,15 @@ from dataclasses import replace
 from evoloss.discovery.candidate import Candidate
 from evoloss.errors import LossError
 from evoloss.lang.canonical import canonical
-from evoloss.lang.expr import Call, Const, Expr, Input, call, walk
+from evoloss.lang.expr import Call, Const, Expr, Input, call, size, walk
 from evoloss.lang.ops import OPERATORS
-from evoloss.lang.text import ATOM, number
+from evoloss.lang.text import ATOM, number, to_text
 
 DIGITS = 4
 _LINE = 36.0
 """How wide a line may be, in characters: what a telephone shows without scrolling."""
 
+_LONGEST = 150  # nodes of a loss that is still written as mathematics
 _SHORT = 6.0  # parts that are not wider get no name
 
 _TIMES = '<mspace width="0.15em"/>'  # between a number and what follows it: no symbol
@@ -64,9 +65,14 @@ def _rounded(expr: Expr, digits: int) -> Expr:
 def formula(expr: Expr, name: str = "ℓ", digits: int = DIGITS) -> str:
     """HTML of the simplified loss `name = …`, and below it the parts that have names of their own.
 
-    Every line is an element of its own, which scrolls by itself if it is still too wide.
+    Every line is an element of its own, which scrolls by itself if it is still too wide. What
+    nobody would read as mathematics is plain text.
     """
-    body, parts = split(shortened(expr, digits))
+    short = shortened(expr, digits)
+    if size(short) > _LONGEST:
+        text = html.escape(to_text(short))
+        return f'<div class="formula"><code>{text}</code></div>'
+    body, parts = split(short)
     lines = [_line(name, body), *(_line(f"u{index}", part) for index, part in parts)]
     first, rest = lines[0], "".join(lines[1:])
     where = f'<div class="where"><span>with</span>{rest}</div>' if rest else ""
@@ -76,7 +82,8 @@ def formula(expr: Expr, name: str = "ℓ", digits: int = DIGITS) -> str:
 def split(expr: Expr, limit: float = _LINE) -> tuple[Expr, list[tuple[int, Expr]]]:
     """The expression with some parts replaced by inputs u1, u2, …, and those parts.
 
-    Those that occur again go first, then the widest; equal parts get one name. Putting the parts back gives the expression that was split.
+    Those that occur again go first, then the widest; equal parts get one name. Putting the parts
+    back gives the expression that was split.
     """
     parts: list[tuple[int, Expr]] = []
     while width(expr) > limit:

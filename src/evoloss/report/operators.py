@@ -41,11 +41,12 @@ def picture(groups: Sequence[Group]) -> Picture:
     overall = shares(each for run in runs for each in run.candidates)
     elect = shares(best)
     names = sorted(overall, key=lambda name: -overall[name])
-    generations = [
-        shares(each for run in runs for each in run.candidates if each.generation == number)
-        for number in range(max(run.generations for run in runs))
-    ]
-    matrix = np.array([[each.get(name, 0.0) for name in names] for each in generations])
+    by_generation: list[list[Candidate]] = [[] for _ in range(max(r.generations for r in runs))]
+    for run in runs:
+        for each in run.candidates:
+            by_generation[each.generation].append(each)
+    generations = [shares(members) for members in by_generation]
+    matrix = np.array([[found.get(name, 0.0) for name in names] for found in generations])
     rows = [
         (name, overall[name], elect.get(name, 0.0), *map(float, matrix[:, column]))
         for column, name in enumerate(names)
@@ -97,7 +98,7 @@ def _draw_map(names: Sequence[str], matrix: Array, axes: Axes) -> None:
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0.5, len(matrix) + 0.5)
     axes.set_xlabel("generation")
-    axes.locator_params(axis="x", integer=True)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     axes.grid(False)
 
 

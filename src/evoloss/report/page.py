@@ -131,16 +131,17 @@ figcaption { color: var(--muted); font-size: .9rem; margin-bottom: .8rem; max-wi
 .text { min-width: 0; }
 .loss { margin-bottom: .9rem; }
 .formula { padding: .1rem 0; min-width: 0; }
-.line { overflow-x: auto; overflow-y: hidden; padding: .12rem 0; }
+.line { overflow-x: auto; overflow-y: hidden; padding: .2rem 0; }
 .where { color: var(--muted); padding-left: 1.1rem; font-size: .92rem; }
 .where .line { color: var(--ink); }
 .where > span { font-size: .8rem; }
+code { font-size: .8rem; overflow-wrap: anywhere; }
 math { font-size: 1.08rem; }
 mfrac > * { math-style: normal; math-depth: inherit; }  /* no smaller in a fraction */
 math[display="block"] { text-align: left; width: max-content; margin: 0; }
 ol.front { padding-left: 1.6rem; margin: 0; }
 ol.front li { margin-bottom: .5rem; }
-ol.front li::marker { color: var(--found); font-weight: 700; }
+ol.front li::marker { color: var(--mark); font-weight: 700; }
 ol.lineage { list-style: none; margin: 0; padding: 0; }
 ol.lineage li { border-left: 4px solid var(--grid); padding: .05rem 0 .5rem .8rem; }
 .beside .text { max-height: none; }

@@ -47,3 +47,11 @@ SERIES = tuple(
 def series(index: int) -> str:
     """The colour of the method of that number; they start over after the seventh."""
     return SERIES[index % len(SERIES)]
+
+
+def variable(colour: str) -> str:
+    """The page's name for a colour, which differs between light and dark; others as they are."""
+    return _VARIABLES.get(colour, colour)
+
+
+_VARIABLES = {colour: f"var(--{name})" for name, colour in LIGHT.items()}

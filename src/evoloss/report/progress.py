@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -94,7 +95,7 @@ def _draw_best(best: Array, usual: float | None, metric: str, axes: Axes) -> Non
         axes.annotate("usual loss, tuned alike", (1, usual), (2, -3),
                       textcoords="offset points", va="top", color=USUAL, fontsize=9)  # fmt: skip
     axes.set_xlabel("generation")
-    axes.locator_params(axis="x", integer=True)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     axes.set_ylabel(f"validation {metric}")
 
 
@@ -107,7 +108,7 @@ def _draw_spread(found: Array, metric: str, axes: Axes) -> None:
     axes.plot(generations, low, color=MUTED, linewidth=1.2, linestyle=(0, (2, 1)), label="best")
     axes.set_ylim(*limits(found[:, 1:], keep=low))
     axes.set_xlabel("generation")
-    axes.locator_params(axis="x", integer=True)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     axes.set_ylabel(f"validation {metric}")
 
 
@@ -124,30 +125,46 @@ def _compared(groups: Sequence[Group]) -> Picture:
     seeds = ", ".join(f"{group.label}: {len(group.runs)}" for group in able)
     caption = (
         f"Best validation {metric} so far over the number of candidates proposed: median over "
-        f"seeds, with the range of the seeds ({seeds})."
+        f"seeds, with the range of the seeds ({seeds}){_outside(curves)}."
     )
     panel = Panel("Best so far", partial(_draw_compared, curves, metric), legend=2, height=3.4)
     return Picture(_NAME, _TITLE, caption, (panel,), {_NAME: Table(columns, rows)})
 
 
+def _outside(curves: Sequence[tuple[str, Array, Array]]) -> str:
+    low, high = _shown(curves)
+    names = [label for label, _, found in curves if not low <= found[-1, 0] <= high]
+    return f"; outside the axis: {', '.join(names)}" if names else ""
+
+
+def _shown(curves: Sequence[tuple[str, Array, Array]]) -> tuple[float, float]:
+    """The axis: by the medians, so that one bad method or seed does not flatten the others."""
+    return limits(np.concatenate([found[:, 0] for _, _, found in curves]))
+
+
 def _over_candidates(group: Group) -> tuple[Array, Array]:
     """(G,) candidates and (G, 3) median, lowest and highest of the seeds' best so far."""
-    curves = [statistics(run)[:, 0] for run in group.runs if run.generations]
+    runs = [run for run in group.runs if run.generations]
+    curves = [statistics(run)[:, 0] for run in runs]
     length = min(len(curve) for curve in curves)
     best = np.stack([curve[:length] for curve in curves])
     known = np.isfinite(best).all(axis=0)
-    counts = group.runs[0].settings["population"] * (1 + np.arange(length))
+    proposed = Counter(each.generation for each in runs[0].candidates)
+    counts = np.cumsum([proposed[number] for number in range(length)])
     best = best[:, known]
     return counts[known], np.stack([np.median(best, 0), best.min(0), best.max(0)], axis=1)
 
 
 def _draw_compared(curves: Sequence[tuple[str, Array, Array]], metric: str, axes: Axes) -> None:
+    most = max(counts[-1] for _, counts, _ in curves)
     for index, (label, counts, found) in enumerate(curves):
         colour = series(index)
         axes.step(counts, found[:, 0], where="post", color=colour, label=label)
+        # A method that stopped early, such as a fixed loss, is still compared with the others.
+        axes.plot([counts[-1], most], [found[-1, 0]] * 2, "o-", color=colour, markersize=3,
+                  markevery=[0], linewidth=0.9, alpha=0.6)  # fmt: skip
         axes.fill_between(counts, found[:, 1], found[:, 2], step="post", color=colour, alpha=0.15,
                           linewidth=0)  # fmt: skip
-    medians = np.concatenate([found[:, 0] for _, _, found in curves])
-    axes.set_ylim(*limits(np.concatenate([found.ravel() for _, _, found in curves]), medians[1:]))
+    axes.set_ylim(*_shown(curves))
     axes.set_xlabel("candidates")
     axes.set_ylabel(f"validation {metric}")

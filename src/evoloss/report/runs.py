@@ -81,6 +81,15 @@ def best_of(runs: Sequence[Run]) -> Run | None:
     return min(able, key=lambda run: run.best.error if run.best else 0.0, default=None)
 
 
+def subject(runs: Sequence[Run]) -> Run | None:
+    """The run whose loss is looked at closely: the best one that searched.
+
+    A fixed loss, which has but one generation, is what others are compared with.
+    """
+    searched = [run for run in runs if run.settings["generations"] > 1]
+    return best_of(searched) or best_of(runs)
+
+
 def read(directories: Sequence[Path]) -> tuple[Run, ...]:
     """The runs. Raises UserError if there is none, one is unreadable, or their tasks differ."""
     if not directories:

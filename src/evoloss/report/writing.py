@@ -26,7 +26,7 @@ from evoloss.report.header import header
 from evoloss.report.measurements import Arm, Measurements
 from evoloss.report.page import page
 from evoloss.report.picture import Picture
-from evoloss.report.runs import Group, Run, best_of, grouped, read
+from evoloss.report.runs import Group, Run, grouped, read, subject
 from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Task
 
@@ -80,7 +80,7 @@ def _folder(output: Path) -> Path:
 
 
 def _pictures(groups: Sequence[Group], task: Task | None, tell: Tell) -> list[Picture]:
-    best = best_of([run for group in groups for run in group.runs])
+    best = subject([run for group in groups for run in group.runs])
     known, why = _task(groups[0].runs[0] if best is None else best, task)
     return [
         losses.picture(groups, _targets(known)),
