@@ -19,6 +19,9 @@ from evoloss.display import clock, formula, loss_text
 from evoloss.lang.parse import parse_expression
 from evoloss.lang.text import to_text
 
+_LONGEST = 100
+"""Characters of a loss in the table of candidates."""
+
 
 class Measure(NamedTuple):
     """The metric as a reader sees it: errors inside, its own values outside."""
@@ -53,8 +56,8 @@ def front(losses: Sequence[FoundLoss], measure: Measure) -> RenderableType:
 
 
 def candidates(best: Sequence[Candidate], measure: Measure) -> RenderableType:
-    """Candidates with where they came from."""
-    table = _table("id", "generation", f"validation {measure.name}", "made by", "from", "loss")
+    """Candidates with where they came from; long losses are cut, `--json` has all of them."""
+    table = _table("id", "gen.", measure.name, "made by", "from", "loss")
     for each in best:
         table.add_row(
             str(each.id),
@@ -62,9 +65,13 @@ def candidates(best: Sequence[Candidate], measure: Measure) -> RenderableType:
             measure.shown(each.error),
             each.operator,
             ", ".join(map(str, each.parents)) or "–",
-            formula(loss_text(each)),
+            formula(_cut(loss_text(each))),
         )
     return _titled(f"Best {len(best)} candidates", table)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def comparison(record: Mapping[str, Any]) -> RenderableType:

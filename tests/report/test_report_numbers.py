@@ -10,6 +10,7 @@ from torch import nn
 
 import tiny
 from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.result import FoundLoss
 from evoloss.discovery.settings import Settings
 from evoloss.discovery.workbench import Workbench
 from evoloss.engine.stack import Layout, parameters
@@ -20,7 +21,7 @@ from evoloss.report.landscape import normalised, value_of
 from evoloss.report.limits import limits
 from evoloss.report.measurements import Arm, Measurements
 from evoloss.report.operators import shares
-from evoloss.report.runs import Run, grouped
+from evoloss.report.runs import Run, grouped, subject
 
 SETTINGS = Settings(fitness_steps=12)
 FOUND, USUAL = parse("abs(y - f)"), parse("square(y - f)")
@@ -218,6 +219,17 @@ def test_runs_that_differ_in_their_seed_are_one_method():
     ]  # fmt: skip
     found = [(group.label, len(group.runs)) for group in grouped(runs)]
     assert found == [("evomal, unroll 1", 2), ("evomal, unroll 2", 1), ("random", 1)]
+
+
+def test_a_fixed_loss_is_not_looked_at_closely():
+    def with_best(error, generations):
+        best = FoundLoss(candidate(0), error, "identity")
+        return replace(run_of(candidate(0)), best=best, generations=generations)
+
+    fixed, worse, better = with_best(0.1, 1), with_best(0.3, 5), with_best(0.2, 5)
+    assert subject([fixed, worse, better]) is better
+    assert subject([fixed]) is fixed
+    assert subject([run_of(candidate(0))]) is None
 
 
 def test_an_axis_leaves_outliers_out_and_keeps_what_it_must():

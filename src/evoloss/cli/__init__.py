@@ -29,6 +29,7 @@ from evoloss.cli.options import (
 )
 from evoloss.cli.shared import given, new_console
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
+from evoloss.discovery.settings import METHODS
 from evoloss.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ app.add_typer(evidence.app)
 @app.command()
 def search(
     task: Annotated[str, TASK],
-    method: Annotated[str, typer.Option(help="How losses are proposed and tuned.")] = "evomal",
+    method: Annotated[
+        str, typer.Option(help=f"How losses are proposed: {', '.join(METHODS)}.")
+    ] = "evomal",
     network: Annotated[str | None, NETWORK] = None,
     population: Annotated[
         int | None, typer.Option(help="Losses in a generation.", show_default="25")

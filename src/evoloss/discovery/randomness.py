@@ -21,8 +21,6 @@ class Purpose(IntEnum):
     REJECTION = 4  # predictions that the rejection test minimises over
     FINALISTS = 5  # the repeated scoring of the best at the end of a search
     EVALUATION = 6  # meta-testing
-    FINGERPRINT = 7  # probe points of gradient equivalence
-    SPLIT = 8  # of one data set into training, validation and test
     LOCAL_SEARCH = 9  # what a step of local search draws besides its batches
 
 

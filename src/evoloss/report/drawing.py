@@ -91,7 +91,7 @@ def save(picture: Picture, folder: Path) -> None:
         return
     from matplotlib.figure import Figure
 
-    columns = min(_COLUMNS, len(picture.panels))
+    columns = 2 if len(picture.panels) == 4 else min(_COLUMNS, len(picture.panels))
     rows = math.ceil(len(picture.panels) / columns)
     height = max(panel.height for panel in picture.panels)
     figure = Figure(figsize=(WIDTH * columns, height * rows), layout="constrained")

@@ -86,7 +86,7 @@ def subject(runs: Sequence[Run]) -> Run | None:
 
     A fixed loss, which has but one generation, is what others are compared with.
     """
-    searched = [run for run in runs if run.settings["generations"] > 1]
+    searched = [run for run in runs if run.generations > 1]
     return best_of(searched) or best_of(runs)
 
 
