@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evoloss.errors import UserError
+from evoloss.errors import LossError, UserError
 from evoloss.lang.expr import (
     Call,
     Const,
@@ -23,17 +23,20 @@ from evoloss.lang.expr import (
     Input,
     children,
     height,
+    infer,
     inputs_of,
     replace,
     size,
     subtree,
 )
 from evoloss.lang.ops import EVOMAL_FUNCTIONS, OPERATORS, Kind
-from evoloss.lang.types import SUPERVISED
+from evoloss.lang.types import SUPERVISED, Signature, Type
 from evoloss.propose.proposer import Avoid, Individual, Proposal, RandomOf
 
-TERMINALS: tuple[Expr, ...] = (Input("y"), Input("f"), Const(1.0), Const(-1.0))
+CONSTANTS: tuple[Expr, ...] = (Const(1.0), Const(-1.0))
 ARITHMETIC = ("add", "sub", "mul", "aq")
+DRAWS = 10
+"""Crossover points that are tried until the types of both fit."""
 
 Heights = tuple[int, int]
 
@@ -47,6 +50,8 @@ class GPSettings:
         from 1 (size does not matter, as published) to 2 (always the smaller).
     initial_heights, mutation_heights: least and greatest height of new trees.
     retries: how often a slot is drawn again while its offspring is to be avoided; 0 as published.
+    signature: what the losses are functions of. Where a loss is a number and not one per element,
+        trees are means of such as are.
     """
 
     functions: tuple[str, ...] = EVOMAL_FUNCTIONS
@@ -60,9 +65,15 @@ class GPSettings:
     initial_heights: Heights = (2, 4)
     mutation_heights: Heights = (0, 2)
     retries: int = 8
+    signature: Signature = SUPERVISED
 
     def __post_init__(self) -> None:
         _check(self)
+
+    @property
+    def terminals(self) -> tuple[Expr, ...]:
+        """The leaves of trees: the inputs, +1 and −1."""
+        return (*map(Input, self.signature.inputs), *CONSTANTS)
 
     @property
     def elites(self) -> int:
@@ -114,7 +125,7 @@ def initial(
 
     def slot(rng: np.random.Generator) -> Proposal:
         tree = random_expression(settings, rng, settings.initial_heights)
-        return Proposal(repair(settings, tree, rng), "initial")
+        return Proposal(repair(settings, _loss(settings, tree), rng), "initial")
 
     return tuple(
         _drawn(slot, settings, rng_of(index), avoid) for index in range(settings.population)
@@ -228,20 +239,26 @@ def select(
 def random_expression(settings: GPSettings, rng: np.random.Generator, heights: Heights) -> Expr:
     """A half-and-half tree: of a random height, full or grown with even chances, not repaired."""
     least, most = heights
-    leaves, functions = len(TERMINALS), len(settings.functions)
+    leaves, functions = len(settings.terminals), len(settings.functions)
     stop = leaves / (leaves + functions) if rng.random() < 0.5 else 0.0
-    return _grown(settings.functions, rng, least, int(rng.integers(least, most + 1)), stop)
+    return _grown(settings, rng, least, int(rng.integers(least, most + 1)), stop)
 
 
 def _grown(
-    functions: tuple[str, ...], rng: np.random.Generator, least: int, most: int, stop: float
+    settings: GPSettings, rng: np.random.Generator, least: int, most: int, stop: float
 ) -> Expr:
     """A tree whose leaves lie `least` to `most` deep; between, each node ends with chance stop."""
+    terminals, functions = settings.terminals, settings.functions
     if most == 0 or (least <= 0 and rng.random() < stop):
-        return TERMINALS[rng.integers(len(TERMINALS))]
+        return terminals[rng.integers(len(terminals))]
     op = functions[rng.integers(len(functions))]
     arity = OPERATORS[op].arity
-    return Call(op, tuple(_grown(functions, rng, least - 1, most - 1, stop) for _ in range(arity)))
+    return Call(op, tuple(_grown(settings, rng, least - 1, most - 1, stop) for _ in range(arity)))
+
+
+def _loss(settings: GPSettings, tree: Expr) -> Expr:
+    """A tree of numbers per element as a loss of the signature."""
+    return tree if settings.signature.output is Type.VECTOR else Call("mean", (tree,))
 
 
 def crossover(settings: GPSettings, first: Expr, second: Expr, rng: np.random.Generator) -> Expr:
@@ -251,14 +268,34 @@ def crossover(settings: GPSettings, first: Expr, second: Expr, rng: np.random.Ge
     """
     if size(first) < 2 or size(second) < 2:
         return first
-    gift = subtree(second, int(rng.integers(1, size(second))))
-    return _limited(settings, replace(first, int(rng.integers(1, size(first))), gift), first)
+    for _ in range(DRAWS):
+        gift = subtree(second, int(rng.integers(1, size(second))))
+        child = replace(first, int(rng.integers(1, size(first))), gift)
+        if _well_typed(settings, child):
+            return _limited(settings, child, first)
+    return first
 
 
 def mutate(settings: GPSettings, parent: Expr, rng: np.random.Generator) -> Expr:
     """Uniform mutation: any subtree replaced by a random one; the parent if that grows too tall."""
     new = random_expression(settings, rng, settings.mutation_heights)
-    return _limited(settings, replace(parent, int(rng.integers(size(parent))), new), parent)
+    place = int(rng.integers(size(parent)))
+    for tree in (new, _loss(settings, new)):
+        child = replace(parent, place, tree)
+        if _well_typed(settings, child):
+            return _limited(settings, child, parent)
+    return parent
+
+
+def _well_typed(settings: GPSettings, expr: Expr) -> bool:
+    """Whether the tree is a loss as far as types go; trees without reductions always are."""
+    signature = settings.signature
+    if not signature.reductions:
+        return True
+    try:
+        return infer(expr, signature) is signature.output
+    except LossError:
+        return False
 
 
 def _limited(settings: GPSettings, child: Expr, parent: Expr) -> Expr:
@@ -266,12 +303,13 @@ def _limited(settings: GPSettings, child: Expr, parent: Expr) -> Expr:
 
 
 def repair(settings: GPSettings, expr: Expr, rng: np.random.Generator) -> Expr:
-    """The tree itself if it uses y and f, else with (y op f) or (f op y) for a random terminal.
+    """The tree itself if it uses what it must, else with (a op b) for a random terminal.
 
-    Terminals at the height limit are left alone; if there are no others, a subtree of height 1
-    right above them gives way.
+    a and b are the required inputs in a random order, or the one and any terminal. Terminals at the height
+    limit are left alone; if there are no others, a subtree of height 1 right above them gives way.
     """
-    if inputs_of(expr) >= set(SUPERVISED.required):
+    required = settings.signature.required
+    if inputs_of(expr) >= set(required):
         return expr
     depths = _depths(expr)
     terminals = [
@@ -282,9 +320,13 @@ def repair(settings: GPSettings, expr: Expr, rng: np.random.Generator) -> Expr:
     ]
     allowed = [op for op in ARITHMETIC if op in settings.functions]
     op = allowed[rng.integers(len(allowed))]
-    y, f = TERMINALS[:2]
-    new = Call(op, (y, f) if rng.random() < 0.5 else (f, y))
-    return replace(expr, places[rng.integers(len(places))], new)
+    one: Expr = Input(required[0])
+    other: Expr = Input(required[-1])
+    if len(required) == 1:
+        other = settings.terminals[rng.integers(len(settings.terminals))]
+    new = Call(op, (one, other) if rng.random() < 0.5 else (other, one))
+    repaired = replace(expr, places[rng.integers(len(places))], new)
+    return repaired if _well_typed(settings, repaired) else _loss(settings, new)
 
 
 def _depths(expr: Expr, depth: int = 0) -> list[tuple[int, bool]]:
