@@ -1,0 +1,202 @@
+"""Adapters trained side by side, against `peft` and `torch.optim` one at a time."""
+
+import numpy as np
+import pytest
+import torch
+
+from evoloss.errors import UserError
+from evoloss.lang.parse import parse
+from evoloss.lang.types import UNLEARNING
+from evoloss.unlearn.adapters import LoraSettings, attached, save
+from evoloss.unlearn.training import (
+    Schedule,
+    Sequences,
+    Sets,
+    batches,
+    mean_log_probs,
+    reference,
+    token_log_probs,
+    train,
+)
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+peft = pytest.importorskip("peft", reason="peft is not installed")
+
+# `peft` asks `transformers` for a name that it has since renamed.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+
+LORA = LoraSettings(rank=2, alpha=8.0)
+SCHEDULE = Schedule(steps=5, batch=3, lr=1e-2, clip=0.5)
+LOSSES = [
+    parse(text, UNLEARNING)
+    for text in (
+        "mean(log_probs_forget) - mean(log_probs_retain)",
+        "20*mean(softplus(0.1*(log_probs_forget - ref_log_probs_forget)))",
+        "mean(square(log_probs_retain - ref_log_probs_retain)) + mean(log_probs_forget)",
+    )
+]
+
+
+def small_model():
+    config = transformers.LlamaConfig(
+        vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=32,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return transformers.LlamaForCausalLM(config).eval()
+
+
+def sequences(seed, rows):
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(1, 40, (rows, 12), generator=generator)
+    lengths = torch.randint(7, 13, (rows,), generator=generator)
+    place = torch.arange(12)
+    attention = (place < lengths[:, None]).long()
+    answer = ((place >= 4) & (place < lengths[:, None])).float()
+    return Sequences(tokens * attention, attention, answer)
+
+
+def sets(model):
+    forget, retain = sequences(1, 7), sequences(2, 8)
+    return Sets(forget, retain, reference(model, forget), reference(model, retain))
+
+
+def by_hand(model, tokens, attention, answer):
+    """Mean log-probabilities, sequence by sequence and token by token."""
+    found = []
+    for row, mask, wanted in zip(tokens, attention, answer, strict=True):
+        row = row[: int(mask.sum())]
+        logits = model(input_ids=row[None]).logits[0]
+        scores = [
+            logits[at - 1].log_softmax(-1)[row[at]] for at in range(1, len(row)) if wanted[at]
+        ]
+        found.append(torch.stack(scores).mean())
+    return torch.stack(found)
+
+
+def test_log_probabilities_are_those_of_the_answer_alone():
+    model, data = small_model(), sequences(3, 5)
+    with torch.no_grad():
+        found = mean_log_probs(model, data)[0]
+        wanted = by_hand(model, data.tokens, data.attention, data.answer)
+        tokens = token_log_probs(model, data)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert torch.equal(tokens[data.answer == 0], torch.zeros(int((data.answer == 0).sum())))
+    assert torch.equal(reference(model, data, batch=2), reference(model, data, batch=2))
+    torch.testing.assert_close(reference(model, data, batch=2), wanted, rtol=1e-4, atol=1e-5)
+
+
+def with_peft(loss_number, folder):
+    """The same training by `peft`, `torch.optim` and the losses written in torch."""
+    model = small_model()
+    data = sets(model)
+    config = peft.LoraConfig(r=2, lora_alpha=8, target_modules=list(LORA.targets), bias="none")
+    adapted = peft.get_peft_model(model, config)
+    named = {n: p for n, p in adapted.named_parameters() if "lora_" in n}
+    with attached(small_model(), 1, LORA) as start:
+        start.reset(7)
+        state = start.state(0)
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(state[name.replace(".default", "")])
+    optimiser = torch.optim.AdamW(named.values(), lr=SCHEDULE.lr, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: 1.0 - n / SCHEDULE.steps)
+    rng = np.random.default_rng(3)
+    forget = batches(7, 3, 5, rng)
+    retain = batches(8, 3, 5, rng)
+    for f, r in zip(forget, retain, strict=True):
+        lf = mean_log_probs(adapted, data.forget.rows(f))[0]
+        lr = mean_log_probs(adapted, data.retain.rows(r))[0]
+        rf, rr = data.ref_forget[f], data.ref_retain[r]
+        loss = (
+            lf.mean() - lr.mean(),
+            20 * torch.nn.functional.softplus(0.1 * (lf - rf)).mean(),
+            (lr - rr).square().mean() + lf.mean(),
+        )[loss_number]
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(named.values(), SCHEDULE.clip)
+        optimiser.step()
+        schedule.step()
+    return {name.replace(".default", ""): p.detach() for name, p in named.items()}
+
+
+def trained(losses, model=None):
+    model = model or small_model()
+    data = sets(model)
+    with attached(model, len(losses), LORA) as adapters:
+        adapters.reset(7)
+        fine = train(model, adapters, losses, data, SCHEDULE, np.random.default_rng(3))
+        return fine, [adapters.state(copy) for copy in range(len(losses))], adapters.moved()
+
+
+def test_side_by_side_is_as_with_peft_one_by_one(tmp_path):
+    fine, states, moved = trained(LOSSES)
+    assert fine.all()
+    assert (moved > 0).all()
+    for number, state in enumerate(states):
+        wanted = with_peft(number, tmp_path)
+        assert state.keys() == wanted.keys()
+        for name, weight in state.items():
+            torch.testing.assert_close(weight, wanted[name], rtol=2e-3, atol=2e-5)
+
+
+def test_a_saved_adapter_loads_with_peft_alone(tmp_path):
+    model, data = small_model(), sequences(3, 4)
+    _, states, _ = trained(LOSSES[:1], model)
+    save(states[0], LORA, "small", tmp_path / "adapter")
+    with attached(model, 1, LORA) as adapters, torch.no_grad():
+        adapters.load(states)
+        wanted = mean_log_probs(model, data)
+    loaded = peft.PeftModel.from_pretrained(small_model(), tmp_path / "adapter")
+    with torch.no_grad():
+        torch.testing.assert_close(mean_log_probs(loaded, data), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_that_breaks_down_leaves_the_others_alone():
+    broken = parse("mean(exp(-1000*log_probs_forget))", UNLEARNING)
+    fine, states, moved = trained([LOSSES[0], broken])
+    assert fine.tolist() == [True, False]
+    assert moved[1] == 0
+    _, alone, _ = trained([LOSSES[0]])
+    for name, weight in states[0].items():
+        torch.testing.assert_close(weight, alone[0][name], rtol=1e-3, atol=1e-5)
+
+
+def test_afterwards_the_model_is_as_it_was():
+    model = small_model()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    grads = [p.requires_grad for p in model.parameters()]
+    with attached(model, 2, LORA):
+        assert any("a" in name.split(".")[-1:] for name, _ in model.named_parameters())
+    assert [p.requires_grad for p in model.parameters()] == grads
+    after = dict(model.named_parameters())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_before_the_first_step_nothing_has_changed():
+    model, data = small_model(), sequences(3, 4)
+    with torch.no_grad():
+        wanted = mean_log_probs(model, data)[0]
+        with attached(model, 2, LORA) as adapters:
+            adapters.reset(0)
+            found = mean_log_probs(model, data, 2)
+    for copy in found:
+        torch.testing.assert_close(copy, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_without_such_layers_is_told():
+    with (
+        pytest.raises(UserError, match="no linear layer named q_proj"),
+        attached(torch.nn.Linear(2, 2), 1, LORA),
+    ):
+        pass
+
+
+def test_minibatches_are_shuffled_passes():
+    drawn = batches(7, 3, 5, np.random.default_rng(0))
+    assert drawn.shape == (5, 3)
+    for first in (0, 2):
+        assert len(set(drawn[first : first + 2].flatten().tolist())) == 6
+    assert batches(2, 8, 3, np.random.default_rng(0)).shape == (3, 2)
