@@ -180,6 +180,22 @@ def test_budgets_in_steps_and_seconds_end_a_search(task, tmp_path):
     assert parse_budget("seconds=2.5").settings(4)["max_seconds"] == 2.5
 
 
+def test_searches_in_other_processes_come_out_the_same(done, task, tmp_path):
+    made = replace(done, out=tmp_path, seeds=1, jobs=2)
+    lines = []
+    run(made, [("diabetes", task)], lines.append)
+    assert "diabetes: evomal, seed 0" in lines
+    for cell in made.cells("diabetes", "diabetes"):
+        other = next(c for c in done.cells("diabetes", "diabetes") if c.method == cell.method)
+        with (
+            Store.open(cell.directory, write=False) as one,
+            Store.open(other.directory, write=False) as two,
+        ):
+            assert one.candidates() == two.candidates()
+    with pytest.raises(UserError, match="lives in memory"):
+        run(replace(made, out=tmp_path / "x"), [("diabetes", replace(task, source=None))])
+
+
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]

@@ -54,6 +54,7 @@ def compare(
     final_seeds: Annotated[
         int | None, typer.Option(help="Trainings that they are scored on.", show_default="5")
     ] = None,
+    jobs: Annotated[int, typer.Option(help="Searches that run at once.", min=1)] = 1,
     network: Annotated[str | None, NETWORK] = None,
     data_dir: Annotated[Path | None, DATA_DIR] = None,
     out: Annotated[Path, typer.Option(help="Where the runs and tables are kept.")] = Path(
@@ -69,6 +70,7 @@ def compare(
         trainings,
         given(population=population, local_steps=local_steps, fitness_steps=fitness_steps,
               finalists=finalists, final_seeds=final_seeds),
+        jobs,
     )  # fmt: skip
     from evoloss.compare import output
     from evoloss.compare.runner import run

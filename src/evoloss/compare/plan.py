@@ -71,7 +71,8 @@ class Plan:
 
     tasks: as `load_task` takes them. factors: the meta-tests, in multiples of the training steps
     of a fitness; trainings: networks trained for each loss and meta-test. settings: of every
-    search that has a choice, such as population=25.
+    search that has a choice, such as population=25. jobs: searches that run at once, each in a
+    process of its own.
     """
 
     tasks: Sequence[str]
@@ -83,12 +84,17 @@ class Plan:
     factors: tuple[int, ...] = (1, 4, 10)
     trainings: int = 3
     settings: dict[str, Any] = field(default_factory=dict)
+    jobs: int = 1
 
     def __post_init__(self) -> None:
         for method in self.methods:
             if method not in METHODS:
                 raise unknown("method", method, METHODS)
-        for name, count in (("seeds", self.seeds), ("trainings", self.trainings)):
+        for name, count in (
+            ("seeds", self.seeds),
+            ("trainings", self.trainings),
+            ("jobs", self.jobs),
+        ):
             if count < 1:
                 raise UserError(f"{count} {name}: give at least 1")
         if not self.factors or min(self.factors) < 1:

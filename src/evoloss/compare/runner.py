@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from evoloss.compare.plan import Cell, Plan
 from evoloss.discovery.evaluate import Evaluation, Row, evaluate
@@ -16,6 +19,7 @@ from evoloss.lang.parse import parse
 from evoloss.runs import evaluation_record
 from evoloss.store import Store
 from evoloss.store.store import FILE
+from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Task
 
 Say = Callable[[str], None]
@@ -29,10 +33,39 @@ def run(plan: Plan, tasks: Sequence[tuple[str, Task]], say: Say = lambda line: N
     """
     for (folder, task), spec in zip(tasks, plan.tasks, strict=True):
         cells = list(plan.cells(spec, folder))
-        for cell in cells:
-            _complete(cell, task, say)
+        if plan.jobs == 1:
+            for cell in cells:
+                _complete(cell, task, say)
+        else:
+            _complete_side_by_side(plan.jobs, cells, task, say)
         for seed in range(plan.seeds):
             _meta_test(plan, task, [cell for cell in cells if cell.seed == seed], say)
+
+
+def _complete_side_by_side(jobs: int, cells: Sequence[Cell], task: Task, say: Say) -> None:
+    """The same in several processes; a search does not depend on what runs beside it."""
+    if task.source is None:
+        raise UserError(f"task '{task.name}' lives in memory: compare it with one job")
+    fresh = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, fresh, initializer=_load, initargs=(task.source,))
+    with pool:
+        for lines in pool.map(_complete_here, cells):
+            for line in lines:
+                say(line)
+
+
+_loaded: list[Task] = []
+"""The task of a worker process, loaded once."""
+
+
+def _load(source: dict[str, Any]) -> None:
+    _loaded.append(load_task(**source))
+
+
+def _complete_here(cell: Cell) -> list[str]:
+    lines: list[str] = []
+    _complete(cell, _loaded[0], lines.append)
+    return lines
 
 
 def _complete(cell: Cell, task: Task, say: Say) -> None:
