@@ -12,6 +12,10 @@ class ShapeError(UserError):
     """A base network whose output does not have the shape the task's targets have."""
 
 
+class NothingTrained(UserError):
+    """A search none of whose losses could be trained."""
+
+
 class LossError(UserError):
     """An expression that is not a loss of the signature it is used with."""
 

@@ -248,3 +248,15 @@ def test_watching_a_finished_run_shows_it_and_ends(done):
     assert shown.exit_code == 0, shown.output
     assert "generation 2/2" in shown.output
     assert "finished" in shown.output
+
+
+def test_a_search_that_finds_nothing_is_a_failure_in_the_table(task, tmp_path):
+    hopeless = replace(task, metric=replace(task.metric, function=lambda f, y: math.nan,
+                                            batched=False))  # fmt: skip
+    made = plan(tmp_path, seeds=2, methods=["evomal"])
+    lines = []
+    run(made, [("diabetes", hopeless)], lines.append)
+    assert any("could be trained" in line for line in lines)
+    row = summarise(made, "diabetes", "diabetes", hopeless).rows[-1]
+    assert row.verdict == "failed"
+    assert spread(row.tests[1]) == "2 of 2 failed"

@@ -13,7 +13,8 @@ from evoloss.compare.plan import Cell, Plan
 from evoloss.discovery.evaluate import Evaluation, Row, evaluate
 from evoloss.discovery.loop import resume, search
 from evoloss.discovery.result import FoundLoss, found_losses
-from evoloss.errors import UserError
+from evoloss.discovery.settings import Settings
+from evoloss.errors import NothingTrained, UserError
 from evoloss.lang.expr import Expr
 from evoloss.lang.parse import parse
 from evoloss.runs import evaluation_record
@@ -70,24 +71,28 @@ def _complete_here(cell: Cell) -> list[str]:
 
 def _complete(cell: Cell, task: Task, say: Say) -> None:
     """The search of a cell: nothing if it is done, the rest of it, or all of it."""
-    if not (cell.directory / FILE).exists():
-        say(f"{task.name}: {cell.method}, seed {cell.seed}")
-        settings = cell.settings.to_json()
-        method_preset = settings.pop("preset")
-        search(task, out=cell.directory, preset=method_preset, **settings)
-        return
-    with Store.open(cell.directory, write=False) as store:
-        _check(store, cell, task)
-        done = store.outcome is not None
-    if not done:
-        say(f"{task.name}: {cell.method}, seed {cell.seed}, from where it was broken off")
-        resume(cell.directory, task=task)
+    name = f"{task.name}: {cell.method}, seed {cell.seed}"
+    try:
+        if not (cell.directory / FILE).exists():
+            say(name)
+            settings = cell.settings.to_json()
+            method_preset = settings.pop("preset")
+            search(task, out=cell.directory, preset=method_preset, **settings)
+            return
+        with Store.open(cell.directory, write=False) as store:
+            _check(store, cell, task)
+            done = store.outcome is not None
+        if not done:
+            say(f"{name}, from where it was broken off")
+            resume(cell.directory, task=task)
+    except NothingTrained as error:
+        say(f"{name}: {error}")  # which counts as a failure in the table
 
 
 def _check(store: Store, cell: Cell, task: Task) -> None:
     wanted = {"task": task.name, "network": task.network_name}
     found = {name: store.about[name] for name in wanted}
-    if found != wanted or store.settings != cell.settings.to_json():
+    if found != wanted or Settings.from_json(store.settings) != cell.settings:
         raise UserError(
             f"run '{cell.directory}' has another task, network, budget or settings: "
             "choose another --out"
@@ -99,7 +104,7 @@ def _meta_test(plan: Plan, task: Task, cells: Sequence[Cell], say: Say) -> None:
     seed = cells[0].seed
     for factor in plan.factors:
         steps = factor * (cells[0].settings.fitness_steps or task.training.steps)
-        missing = [each for each in cells if not _tested(each.directory, steps)]
+        missing = [each for each in cells if _untested(each.directory, steps)]
         if not missing:
             continue
         say(f"{task.name}: test, seed {seed}, {steps} steps")
@@ -125,9 +130,11 @@ def _with_momentum(task: Task, name: str, loss: FoundLoss, options: dict[str, in
     return row
 
 
-def _tested(directory: Path, steps: int) -> bool:
+def _untested(directory: Path, steps: int) -> bool:
+    """Whether a finished search has not been meta-tested with so many steps."""
     with Store.open(directory, write=False) as store:
-        return any(record["steps"] == steps for record in store.evaluations())
+        tested = any(record["steps"] == steps for record in store.evaluations())
+        return store.outcome is not None and not tested
 
 
 def _best(directory: Path) -> FoundLoss:

@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from evoloss.compare.plan import TUNED, USUAL, Cell, Plan
+from evoloss.discovery.candidate import Candidate
 from evoloss.discovery.comparison import LEVEL, compare
 from evoloss.discovery.result import Budget, found_losses
 from evoloss.lang.text import to_text
@@ -108,7 +109,9 @@ def summarise(plan: Plan, spec: str, folder: str, task: Task) -> Summary:
 
 def _read(cell: Cell, plan: Plan, task: Task, steps: int) -> _Search:
     with Store.open(cell.directory, write=False) as store:
-        candidates, outcome = store.candidates(), store.outcome or {}
+        candidates, outcome = store.candidates(), store.outcome
+        if outcome is None:
+            return _failed(cell, plan, candidates, store.seconds())
         best = found_losses(outcome, candidates, store.about["output"])[0]
         records = {record["steps"]: record for record in store.evaluations()}
         budget = Budget.of(candidates, store.seconds(), outcome)
@@ -121,6 +124,21 @@ def _read(cell: Cell, plan: Plan, task: Task, steps: int) -> _Search:
         seconds=sum(budget.seconds.values()),
         parameters=edge_count(best.candidate.expression) if phi is not None else 0,
         formula=to_text(best.expression, digits=4),
+    )
+
+
+def _failed(
+    cell: Cell, plan: Plan, candidates: Sequence[Candidate], seconds: dict[str, float]
+) -> _Search:
+    """A search without any loss that could be trained."""
+    return _Search(
+        method=cell.method,
+        validation=math.nan,
+        tests=dict.fromkeys(plan.factors, math.nan),
+        candidates=len(candidates),
+        seconds=sum(seconds.values()),
+        parameters=0,
+        formula="none could be trained",
     )
 
 

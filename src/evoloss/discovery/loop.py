@@ -18,7 +18,7 @@ from evoloss.discovery.result import Budget, Result, found_losses
 from evoloss.discovery.settings import Settings, preset
 from evoloss.discovery.stages import Generation
 from evoloss.discovery.workbench import Workbench
-from evoloss.errors import UserError
+from evoloss.errors import NothingTrained, UserError
 from evoloss.propose.proposer import Individual, Space
 from evoloss.store import Store
 from evoloss.tasks.registry import load_task
@@ -195,7 +195,7 @@ class _Run:
         """The best and the front by id, what put them there, and what finding that out took."""
         scored = self.archive.scored
         if not scored:
-            raise UserError(
+            raise NothingTrained(
                 f"none of {len(self.archive.history)} candidates could be trained "
                 f"({_fates(self.archive.history)}): try more generations, a larger population, "
                 "or a smaller learning rate of the base network"

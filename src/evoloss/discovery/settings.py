@@ -23,6 +23,7 @@ class Settings:
     fitness_seeds: how many trainings one fitness averages over; None takes more where there is
         little validation data, each on another split.
     rejection_steps: Adam steps of the rejection protocol; None takes the task's own.
+    rejection: whether losses that do not lower the error when they are minimised are dropped.
     reject_first: also test a loss before it is tuned.
     equivalence: take over the result of a loss with the same gradients.
     canonical: whether duplicates are found by canonical form or only by equal text.
@@ -57,6 +58,7 @@ class Settings:
     fitness_steps: int | None = None
     fitness_seeds: int | None = None
     rejection_steps: int | None = None
+    rejection: bool = True
     reject_first: bool = True
     equivalence: bool = True
     canonical: bool = True
@@ -129,11 +131,16 @@ METHODS: dict[str, dict[str, Any]] = {
     "gplfl": {"local_search": "none"},
     "random": {},
     "best-of-n": {},
-    "taylorglo": {"local_search": "none", "weights": "constants", "seeded": False},
-    "zoo": {"local_search": "none", "weights": "constants", "reject_first": False},
-    "task-loss": {"population": 1, "generations": 1, "local_search": "none", "rescale": False},
+    "taylorglo": {"local_search": "none", "weights": "constants", "seeded": False,
+                  "rejection": False},
+    "zoo": {"local_search": "none", "weights": "constants", "rejection": False},
+    "task-loss": {
+        "population": 1, "generations": 1, "local_search": "none", "rejection": False,
+        "rescale": False,
+    },
     "tuned-task-loss": {
-        "population": 1, "generations": 1, "local_search": "none", "tune_momentum": True,
+        "population": 1, "generations": 1, "local_search": "none", "rejection": False,
+        "tune_momentum": True,
     },
 }  # fmt: skip
 """Every method, and what it changes of the defaults; its proposer is in `methods`."""

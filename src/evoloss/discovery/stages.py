@@ -63,13 +63,14 @@ class Generation:
             with self._stage("screening"):
                 self._drop_duplicates()
                 self._drop_equivalent(self.archive.untuned_equivalent_of)
-            if settings.reject_first:
+            if settings.rejection and settings.reject_first:
                 with self._stage("rejection"):
                     self._reject()
             if settings.local_search != "none":
                 with self._stage("tuning"):
                     self._tune()
-            if settings.local_search != "none" or not settings.reject_first:
+            tested = settings.local_search == "none" and settings.reject_first
+            if settings.rejection and not tested:
                 with self._stage("rejection"):
                     self._reject()
             with self._stage("screening"):
