@@ -1,0 +1,1 @@
+"""Machine unlearning of language models: data, tokens and metrics."""

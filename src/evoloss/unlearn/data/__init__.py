@@ -1,0 +1,1 @@
+"""What an unlearning task is made of: sets of examples, read from files and divided."""

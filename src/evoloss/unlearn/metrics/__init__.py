@@ -1,0 +1,1 @@
+"""Unlearning metrics: pure functions of log-probabilities, matches and texts."""
