@@ -1,11 +1,19 @@
 """The finalists' scores and scales."""
 
 import math
+from dataclasses import replace
+from statistics import fmean
 
 import pytest
 
 from evoloss.discovery.candidate import Candidate
-from evoloss.discovery.finalists import LARGEST_SCALE, final_scores
+from evoloss.discovery.finalists import (
+    LARGEST_SCALE,
+    Final,
+    beats,
+    final_scores,
+    simplest_of_the_best,
+)
 from evoloss.discovery.settings import Settings
 from evoloss.discovery.workbench import Workbench
 from evoloss.lang.expr import scaled
@@ -50,6 +58,33 @@ def test_a_loss_that_is_too_small_is_doubled_while_that_helps(task):
 def test_a_loss_that_is_too_large_is_halved():
     (final,), _ = final_scores(bench(), candidates("square(y - f)*30"))
     assert final.scale < 1.0
+
+
+def final(number, *errors, text="square(y - f)"):
+    (made,) = candidates(text)
+    return Final(replace(made, id=number), fmean(errors), errors=errors)
+
+
+def test_a_loss_that_diverges_on_one_trial_is_surely_beaten():
+    good = final(0, 1.0, 1.2, 0.9, 1.1, 1.0, text="square(abs(y - f))")
+    once = final(1, 1.0, 1.2, 0.9, 1.1, 1e18)
+    assert beats(good, once)
+    assert not beats(once, good)
+    assert simplest_of_the_best([once, good]) is good
+
+
+def test_of_losses_that_differ_by_noise_the_simplest_wins():
+    best = final(0, 1.0, 1.2, 0.9, 1.1, 0.95, text="square(abs(y - f))")
+    level = final(1, 1.01, 1.19, 0.92, 1.08, 0.97)
+    worse = final(2, 1.05, 1.25, 0.95, 1.15, 1.0)
+    assert not beats(best, level)
+    assert beats(best, worse)  # by little, but on every trial
+    assert simplest_of_the_best([best, level, worse]) is level
+
+
+def test_one_trial_is_taken_at_its_word():
+    assert beats(final(0, 1.0), final(1, 1.1))
+    assert not beats(final(0, 1.1), final(1, 1.1))
 
 
 def test_one_that_diverges_at_every_scale_is_left_out_and_steps_are_counted():

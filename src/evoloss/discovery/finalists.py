@@ -120,16 +120,23 @@ def _worth_following(tried: Final, before: Final) -> bool:
 
 
 def beats(one: Final, other: Final) -> bool:
-    """Whether one's error is lower by more than the standard error of the paired difference.
+    """Whether one's error is lower by more than a standard error; less is noise of selection.
 
-    The rule of one standard error (Breiman et al. 1984): what selection gains by less is noise.
+    Either that of the paired difference, or that of one's own mean (the rule of Breiman et al.
+    1984). The first alone would never be sure of a loss that diverges on one trial: the mean of
+    such differences is no larger than its standard error.
     """
-    gains = [b - a for a, b in zip(one.errors, other.errors, strict=True)]
-    if not math.isfinite(one.error):
+    if not math.isfinite(one.error) or one.error >= other.error:
         return False
-    if not math.isfinite(other.error) or len(gains) < 2:
-        return one.error < other.error
-    return fmean(gains) > stdev(gains) / math.sqrt(len(gains))
+    if not math.isfinite(other.error) or len(one.errors) < 2:
+        return True
+    gains = [b - a for a, b in zip(one.errors, other.errors, strict=True)]
+    gain = fmean(gains)
+    return gain > min(_standard_error(gains), _standard_error(one.errors))
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return stdev(values) / math.sqrt(len(values))
 
 
 def simplest_of_the_best(finals: Sequence[Final]) -> Final:
