@@ -99,7 +99,7 @@ def test_a_place_that_does_not_work_is_one_line(monkeypatch):
         raise OSError("no such server\nand more")
 
     monkeypatch.setitem(sys.modules, "mlflow", types.SimpleNamespace(MlflowClient=refuse))
-    with pytest.raises(UserError, match="^cannot track to 'mlflow:http://x': no such server$"):
+    with pytest.raises(UserError, match=r"^cannot track to 'mlflow:http://x': no such server$"):
         tracking.open_tracker("mlflow:http://x", "run")
 
 

@@ -47,7 +47,7 @@ def observer(tracker: Tracker) -> Observer:
 def open_tracker(text: str, run: str) -> Tracker:
     """The tracker that `tensorboard:FOLDER` or `mlflow:URI` names; run: the run's name there.
 
-    Raises UserError for another kind, a place that does not work, or a package that is not installed.
+    Raises UserError for another kind, a place that does not work, or a package that is missing.
     """
     kind, _, where = text.partition(":")
     if kind not in _TRACKERS:

@@ -305,8 +305,9 @@ def _limited(settings: GPSettings, child: Expr, parent: Expr) -> Expr:
 def repair(settings: GPSettings, expr: Expr, rng: np.random.Generator) -> Expr:
     """The tree itself if it uses what it must, else with (a op b) for a random terminal.
 
-    a and b are the required inputs in a random order, or the one and any terminal. Terminals at the height
-    limit are left alone; if there are no others, a subtree of height 1 right above them gives way.
+    a and b are the required inputs in a random order, or the one and any terminal. Terminals at
+    the height limit are left alone; if there are no others, a subtree of height 1 right above them
+    gives way.
     """
     required = settings.signature.required
     if inputs_of(expr) >= set(required):
