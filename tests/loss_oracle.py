@@ -26,6 +26,29 @@ OPERATORS = {
     "softplus": lambda a: F.softplus(a, threshold=40),
     "lt": lambda a, b: (a < b).to(a.dtype),
     "gt": lambda a, b: (a > b).to(a.dtype),
+    "ln": torch.log,
+    "root": torch.sqrt,
+    "log1p": torch.log1p,
+    "expm1": torch.expm1,
+    "pow": torch.pow,
+    "relu": torch.relu,
+    "logsigmoid": lambda a: -F.softplus(-a, threshold=40),
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "atan": torch.atan,
+    "erf": torch.erf,
+    "floor": torch.floor,
+    "clamp_min": lambda a, b: torch.clamp(a, min=b),
+    "clamp_max": lambda a, b: torch.clamp(a, max=b),
+    "huber": lambda a, b: torch.where(a.abs() <= b, a**2 / 2, b * (a.abs() - b / 2)),
+    "detach": torch.detach,
+    "le": lambda a, b: (a <= b).to(a.dtype),
+    "ge": lambda a, b: (a >= b).to(a.dtype),
+    "eq": lambda a, b: (a == b).to(a.dtype),
+    "ne": lambda a, b: (a != b).to(a.dtype),
+    "and": lambda a, b: torch.logical_and(a > 0.5, b > 0.5).to(a.dtype),
+    "or": lambda a, b: torch.logical_or(a > 0.5, b > 0.5).to(a.dtype),
+    "not": lambda a: (a <= 0.5).to(a.dtype),
     "where": lambda a, b, c: torch.where(a > 0.5, b, c),
 }
 
@@ -90,3 +113,17 @@ def _grad(value, *inputs):
     if not value.requires_grad:
         return [torch.zeros_like(each) for each in inputs]
     return torch.autograd.grad(value, inputs, create_graph=True, materialize_grads=True)
+
+
+def sequential(weights):
+    """The loss network as a plain module in double precision, from its 2,650 weights.
+
+    Takes (…, 2) pairs of y and f, gives (…, 1) losses.
+    """
+    module = torch.nn.Sequential(
+        torch.nn.Linear(2, 50, bias=False), torch.nn.ReLU(),
+        torch.nn.Linear(50, 50, bias=False), torch.nn.ReLU(),
+        torch.nn.Linear(50, 1, bias=False), torch.nn.Softplus(threshold=40),
+    ).double()  # fmt: skip
+    torch.nn.utils.vector_to_parameters(torch.as_tensor(weights).double(), module.parameters())
+    return module

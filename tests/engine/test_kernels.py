@@ -34,6 +34,9 @@ def direct(row: Operator) -> list[Expr]:
     """The operator over the inputs themselves, in every order."""
     if row.kind is Kind.COMPARISON:
         return [Call("where", (Call(row.name, pair), F, Y)) for pair in ((Y, F), (F, Y))]
+    if row.kind is Kind.LOGICAL:
+        masks = (Call("gt", (F, Y)), Call("lt", (F, Const(1.0))))
+        return [Call("where", (Call(row.name, masks[: row.arity]), F, Y))]
     if row.kind is Kind.SELECTION:
         above = Call("gt", (F, Y))
         return [Call("where", (above, Y, F)), Call("where", (above, Call("square", (F,)), Y))]
@@ -45,8 +48,13 @@ def direct(row: Operator) -> list[Expr]:
 def composed(row: Operator) -> list[Expr]:
     """The operator over subtrees that bend, both depending on the prediction, under another."""
     a, b = parse("square(f) + y * f"), parse("tanh(f) - 2.5 * y")
+    if row.name in ("ln", "root", "log1p", "pow"):
+        a = parse("exp(tanh(f)) + square(y)")  # positive
     if row.kind is Kind.COMPARISON:
         inner = Call("where", (Call(row.name, (a, b)), a, b))
+    elif row.kind is Kind.LOGICAL:
+        masks = (Call("lt", (a, b)), Call("gt", (F, Const(0.1))))
+        inner = Call("where", (Call(row.name, masks[: row.arity]), a, b))
     elif row.kind is Kind.SELECTION:
         inner = Call("where", (Call("lt", (a, b)), b, a))
     else:
@@ -104,12 +112,20 @@ def test_the_oracle_has_every_operator_of_the_table():
     assert set(OPERATORS) == {row.name for row in ELEMENTWISE}
 
 
+def is_fair(row: Operator, point: float) -> bool:
+    """Whether autograd itself gets the second derivatives right there, without NaN or overflow."""
+    if row.name == "pow":
+        return point > 0
+    return row.name != "atan" or abs(point) < 1e50
+
+
 @pytest.mark.parametrize("row", ELEMENTWISE, ids=lambda row: row.name)
 def test_an_operator_at_zero_ties_the_guard_and_huge_values(row):
-    f = torch.tensor(HARSH, dtype=torch.float64)
+    points = [each for each in HARSH if is_fair(row, each)]
+    f = torch.tensor(points, dtype=torch.float64)
     for number, expr in enumerate(direct(row)):
         width = weight_count(expr)
-        for y in HARSH:
+        for y in points:
             # Powers of two: weighting is then exact, and a tie stays a tie.
             phi = 2.0 ** (draws(number, len(f), width) * 3 - 1).floor()
             compare_at_points(expr, y, f, phi, draws(1, len(f)), draws(2, len(f), width))
@@ -125,7 +141,9 @@ def test_an_operator_inside_an_expression_at_ordinary_points(row):
             compare_at_points(expr, y, f, phi, draws(1, len(f)), draws(2, len(f), width))
 
 
-@pytest.mark.parametrize("row", ELEMENTWISE, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row", [row for row in ELEMENTWISE if row.name != "detach"], ids=lambda row: row.name
+)
 def test_second_derivatives_are_finite_differences_of_gradients(row):
     """No autograd on either side: the kernels' curvature against the kernels' own gradients."""
     step = 1e-5
@@ -144,12 +162,18 @@ def test_second_derivatives_are_finite_differences_of_gradients(row):
             torch.testing.assert_close(found, (up - down) / (2 * step), rtol=1e-5, atol=1e-7)
 
 
-EXACT = ("add", "sub", "mul", "neg", "square", "abs", "min", "max", "sign", "where", "lt", "gt")
+PARTIAL = ("ln", "root", "log1p", "pow")
+EXACT = (
+    "add", "sub", "mul", "neg", "square", "abs", "min", "max", "sign", "where", "lt", "gt", "le",
+    "ge", "eq", "ne", "relu", "floor", "clamp_min", "clamp_max", "huber", "detach",
+)  # fmt: skip
 
 
 @given(losses(DYADIC, max_leaves=8), st.integers(0, 99))
 @settings(max_examples=150)
 def test_random_trees_at_ordinary_points(expr, seed):
+    # In the kernels, what is not a number within a condition leaves no gradient: none of that here.
+    assume(not any(node.op in PARTIAL for node in walk(expr) if isinstance(node, Call)))
     f = draws(seed, 6) * 4 - 2
     width = weight_count(expr)
     phi, w, z = 0.5 + draws(seed + 1, 6, width), draws(seed + 2, 6), draws(seed + 3, 6, width)

@@ -47,6 +47,13 @@ SAME = [
     ("tanh(f)", "where(y < f, tanh(f), tanh(1 * f))"),
     (f"{math.log(2)!r} * y", "y * log(2)"),
     ("1.5 - y", "-y + 3 * 0.5"),
+    ("logsigmoid(-y)", "-softplus(y)"),
+    ("pow(y, 2)", "y * y"),
+    ("pow(y - f, 1)", "y - f"),
+    ("where(y <= f, 1, 2)", "where(f >= y, 1, 2)"),
+    ("where(and(y < f, f < 1), 1, 2)", "where(and(f < 1, y < f), 1, 2)"),
+    ("cos(y - f)", "cos(f - y)"),
+    ("detach(detach(y)) + f", "f + detach(y)"),
     ("y - f", "0.5 * (y - f) + f * 2 + 0.5 * (y - f) - f - f"),
 ]
 
@@ -60,6 +67,9 @@ DIFFERENT = [
     ("aq(y, f)", "aq(f, y)"),
     ("where(y < f, 1, 2)", "where(y > f, 1, 2)"),
     ("min(y, f)", "max(y, f)"),
+    ("y - detach(y)", "0"),
+    ("relu(y)", "max(y, 0)"),  # another gradient at 0
+    ("log(y)", "ln(y)"),
 ]
 
 
@@ -137,6 +147,8 @@ def clear(value):
     return value
 
 
+LARGE = ("exp", "sigmoid", "softplus", "logsigmoid", "expm1", "pow", "sin", "cos", "erf")
+COMPARED = ("lt", "gt", "le", "ge", "eq", "ne")
 EXACT = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
@@ -157,6 +169,26 @@ EXACT = {
     "softplus": lambda a: mpmath.log1p(mpmath.exp(a)),
     "lt": lambda a, b: mpmath.mpf(a < b),
     "gt": lambda a, b: mpmath.mpf(a > b),
+    "ln": mpmath.log,
+    "root": mpmath.sqrt,
+    "log1p": lambda a: mpmath.log(1 + a),
+    "expm1": lambda a: mpmath.exp(a) - 1,
+    "pow": mpmath.power,
+    "relu": lambda a: max(a, mpmath.mpf(0)),
+    "logsigmoid": lambda a: -mpmath.log1p(mpmath.exp(-a)),
+    "sin": mpmath.sin,
+    "cos": mpmath.cos,
+    "atan": mpmath.atan,
+    "erf": mpmath.erf,
+    "floor": mpmath.floor,
+    "clamp_min": max,
+    "clamp_max": min,
+    "huber": lambda a, b: a**2 / 2 if abs(a) <= b else b * (abs(a) - b / 2),
+    "detach": lambda a: a,
+    "le": lambda a, b: mpmath.mpf(a <= b),
+    "ge": lambda a, b: mpmath.mpf(a >= b),
+    "eq": lambda a, b: mpmath.mpf(a == b),
+    "ne": lambda a, b: mpmath.mpf(a != b),
     "where": lambda m, a, b: a if m else b,
 }
 
@@ -170,8 +202,12 @@ def exact(expr: Expr, point: dict):
             return mpmath.mpf(value)
         case Call(op, args):
             values = [exact(arg, point) for arg in args]
-            if op in ("exp", "sigmoid", "softplus") and abs(values[0]) > 100:
+            if op in LARGE and abs(values[0]) > 100:
                 raise Unclear
-            if op in ("lt", "gt"):
+            if op in ("ln", "root", "log1p", "pow") and values[0] <= 0:
+                raise Unclear
+            if op == "floor":
+                clear(values[0] - mpmath.nint(values[0]))
+            if op in COMPARED:
                 clear(values[0] - values[1])
             return clear(EXACT[op](*values))

@@ -41,10 +41,35 @@ REFERENCE = {
     "exp": math.exp,
     "sigmoid": lambda a: 1 / (1 + math.exp(-a)) if a > 0 else math.exp(a) / (1 + math.exp(a)),
     "softplus": lambda a: a + math.log1p(math.exp(-a)) if a > 0 else math.log1p(math.exp(a)),
+    "ln": math.log,
+    "root": math.sqrt,
+    "log1p": math.log1p,
+    "expm1": math.expm1,
+    "pow": math.pow,
+    "relu": lambda a: max(a, 0.0),
+    "logsigmoid": lambda a: -math.log1p(math.exp(-a)) if a > 0 else a - math.log1p(math.exp(a)),
+    "sin": math.sin,
+    "cos": math.cos,
+    "atan": math.atan,
+    "erf": math.erf,
+    "floor": lambda a: a // 1,
+    "clamp_min": max,
+    "clamp_max": min,
+    "huber": lambda a, b: a**2 / 2 if abs(a) <= b else b * (abs(a) - b / 2),
+    "detach": lambda a: a,
     "lt": lambda a, b: float(a < b),
     "gt": lambda a, b: float(a > b),
+    "le": lambda a, b: float(a <= b),
+    "ge": lambda a, b: float(a >= b),
+    "eq": lambda a, b: float(a == b),
+    "ne": lambda a, b: float(a != b),
+    "and": lambda a, b: float(a > 0.5 and b > 0.5),
+    "or": lambda a, b: float(a > 0.5 or b > 0.5),
+    "not": lambda a: float(not a > 0.5),
     "where": lambda a, b, c: b if a > 0.5 else c,
 }
+POSITIVE = {"ln", "root", "pow"}  # of the first operand
+PERIODIC = {"sin", "cos"}
 
 
 def points(row: Operator) -> list[tuple[float, ...]]:
@@ -52,7 +77,14 @@ def points(row: Operator) -> list[tuple[float, ...]]:
     if row.name == "where":
         return [(m, b, c) for m in (0.0, 1.0) for b, c in itertools.pairwise(POINTS)]
     found = list(itertools.product(POINTS, repeat=row.arity))
-    return [each for each in found if each[1] != 0] if row.name == "div" else found
+    if row.name == "div":
+        return [each for each in found if each[1] != 0]
+    if row.name in POSITIVE:  # to the power of 0, autograd's own second derivatives disagree
+        return [each for each in found if each[0] > 0 and each[-1] != 0]
+    if row.name == "log1p":
+        return [each for each in found if each[0] > -1]
+    # Where an angle is known to no digit, libraries need not agree.
+    return [each for each in found if abs(each[0]) < 1e3] if row.name in PERIODIC else found
 
 
 def torch_derivatives(row: Operator, where: list[tuple[float, ...]]):
@@ -148,7 +180,7 @@ def test_reductions_have_a_value_but_no_gradient_per_element():
     inputs = {"log_probs_forget": np.array([-1.0, -3.0]), "log_probs_retain": np.array([-1.0, -5])}
     assert numpy_value(expr, inputs) == 4.0
     assert torch_value(expr, {n: torch.tensor(x) for n, x in inputs.items()}).item() == 4.0
-    with pytest.raises(LossError, match="reduces over the batch"):
+    with pytest.raises(LossError, match="over the batch"):
         numpy_gradient(expr, inputs, "log_probs_forget")
 
 

@@ -103,7 +103,9 @@ def test_large_residuals_do_not_overflow_log_cosh():
 
 def test_every_entry_names_its_source():
     assert all(entry.source for entry in zoo.ZOO.values())
-    assert set(zoo.names()) == set(zoo.names("regression")) | set(zoo.names("classification"))
+    assert set(zoo.names()) == {
+        name for kind in ("regression", "classification", "unlearning") for name in zoo.names(kind)
+    }
 
 
 @pytest.mark.parametrize(

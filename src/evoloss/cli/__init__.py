@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evoloss.cli import evidence
+from evoloss.cli import evidence, unlearn
 from evoloss.cli.options import (
     DATA_DIR,
     DROP_MISSING,
@@ -47,6 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(evidence.app)
+app.add_typer(unlearn.app, name="unlearn", help="Losses that make a language model forget.")
 
 
 @app.command()

@@ -13,7 +13,7 @@ from evoloss.discovery.candidate import Candidate
 from evoloss.discovery.comparison import LEVEL, compare
 from evoloss.discovery.result import Budget, found_losses
 from evoloss.lang.text import to_text
-from evoloss.lang.weights import edge_count
+from evoloss.lang.weights import constant_count, edge_count
 from evoloss.store import Store
 from evoloss.tasks.task import Task
 
@@ -115,14 +115,15 @@ def _read(cell: Cell, plan: Plan, task: Task, steps: int) -> _Search:
         best = found_losses(outcome, candidates, store.about["output"])[0]
         records = {record["steps"]: record for record in store.evaluations()}
         budget = Budget.of(candidates, store.seconds(), outcome)
-    phi = best.candidate.phi
+    structure, edges = best.candidate.expression, best.candidate.phi is not None
+    constants = constant_count(structure) if cell.settings.weights == "constants" else 0
     return _Search(
         method=cell.method,
         validation=task.metric.shown(best.error),
         tests={factor: _mean(records[factor * steps]["rows"][0]) for factor in plan.factors},
         candidates=budget.candidates,
         seconds=sum(budget.seconds.values()),
-        parameters=edge_count(best.candidate.expression) if phi is not None else 0,
+        parameters=edge_count(structure) if edges else constants,
         formula=to_text(best.expression, digits=4),
     )
 

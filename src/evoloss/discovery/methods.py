@@ -14,6 +14,7 @@ from evoloss.discovery.workbench import Workbench
 from evoloss.errors import UserError
 from evoloss.propose.evolution import BestOfN, Evolution, RandomSearch
 from evoloss.propose.fixed import known_losses, usual_loss
+from evoloss.propose.ml3 import ML3
 from evoloss.propose.proposer import Proposer, Space
 from evoloss.propose.taylor import TaylorGLO
 
@@ -30,6 +31,7 @@ PROPOSERS: dict[str, Factory] = {
     "random": lambda space, bench: RandomSearch(space),
     "best-of-n": lambda space, bench: BestOfN(space),
     "taylorglo": lambda space, bench: TaylorGLO(space),
+    "ml3": lambda space, bench: ML3(space),
     "zoo": _zoo,
     "task-loss": lambda space, bench: usual_loss(space),
     "tuned-task-loss": lambda space, bench: usual_loss(space),

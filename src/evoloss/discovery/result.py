@@ -39,7 +39,7 @@ class FoundLoss:
 
     @property
     def complexity(self) -> int:
-        """Nodes of the structure, weights not counted."""
+        """Nodes of the structure, weights not counted; the weights of a neural network are."""
         return complexity(self.candidate.expression)
 
     def __str__(self) -> str:

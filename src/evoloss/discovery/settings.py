@@ -133,6 +133,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "best-of-n": {},
     "taylorglo": {"local_search": "none", "weights": "constants", "seeded": False,
                   "rejection": False},
+    # A later generation proposes tuned networks, which are equivalent to what they came from.
+    "ml3": {"weights": "constants", "seeded": False, "rejection": False, "equivalence": False},
     "zoo": {"local_search": "none", "weights": "constants", "rejection": False},
     "task-loss": {
         "population": 1, "generations": 1, "local_search": "none", "rejection": False,

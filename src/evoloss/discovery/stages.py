@@ -19,6 +19,7 @@ from evoloss.discovery.fitness import fitness
 from evoloss.discovery.rejection import faults
 from evoloss.discovery.tuning import tune
 from evoloss.discovery.workbench import Workbench
+from evoloss.errors import LossError
 from evoloss.lang.expr import Expr
 from evoloss.lang.weights import with_constants
 from evoloss.propose.proposer import Proposal
@@ -131,13 +132,18 @@ class Generation:
         steps = self.bench.settings.tuning_steps
         found = tune(self.bench, expressions, lambda share: self.report("tuning", share))
         for index, phi in zip(list(self.pending), found, strict=True):
-            if all(math.isfinite(weight) for weight in phi):
+            try:
                 self._change(index, steps=steps, **self._tuned(index, phi))
-            else:
+            except LossError:
                 self._drop(index, Fate.FAILED, "tuning its weights gave NaN", steps=steps)
 
     def _tuned(self, index: int, phi: tuple[float, ...]) -> dict[str, Any]:
-        """Weights on edges are kept beside the structure; constants are part of it."""
+        """Weights on edges are kept beside the structure; constants are part of it.
+
+        Raises LossError if one is not finite.
+        """
+        if not all(map(math.isfinite, phi)):
+            raise LossError("a weight is not finite")
         if self.bench.settings.weights == "edges":
             return {"phi": phi}
         return {"expression": with_constants(self.candidates[index].expression, phi)}

@@ -14,17 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from evoloss.engine.program import CONSTANT, FIRST_OPCODE, PREDICTION, TARGET
+from evoloss.engine.program import CONSTANT, ENTRY, FIRST_OPCODE, PREDICTION, SECTOR, TARGET
 from evoloss.lang.ops import ELEMENTWISE, OPERANDS, Operator, scalar_source
 
 _HEADER = f'''"""Generated from evoloss's operator table; do not edit."""
 
-from math import log1p, sqrt
+from math import atan, cos, erf, expm1, log1p, sin, sqrt
+
+from numpy import floor
 
 from evoloss.engine.compiled import compiled
 from evoloss.engine.elementary import exp, log, tanh
 
 TARGET, PREDICTION, CONSTANT, FIRST = {TARGET}, {PREDICTION}, {CONSTANT}, {FIRST_OPCODE}
+SECTOR, ENTRY = {SECTOR}, {ENTRY}
 
 
 @compiled
@@ -53,8 +56,36 @@ def softplus(x):
 
 
 @compiled
+def power(x, y):
+    return x**y
+
+
+@compiled
+def detach(x):
+    return x
+
+
+@compiled
 def weight(phi, slot):
     return 1.0 if slot < 0 else phi[slot]
+
+
+@compiled
+def sector(y, f, table, at):
+    """The number of the sector that (y, f) is in, by bisection of the angles after table[at]."""
+    count = int(table[at])
+    if y == 0.0 and f == 0.0:
+        return count
+    share = y / (abs(y) + abs(f))
+    angle = 1.0 - share if f >= 0.0 else share - 1.0
+    low, high = 0, count
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if table[at + 1 + middle] <= angle:
+            low = middle
+        else:
+            high = middle
+    return low
 '''
 
 _FORWARD = '''
@@ -74,6 +105,14 @@ def forward(code, operands, slots, constant, lo, hi, phi, y, f, V, m):
         elif op == CONSTANT:
             for e in range(m):
                 v_[e] = constant[i]
+        elif op == SECTOR:
+            y_, f_ = V[operands[i, 0]], V[operands[i, 1]]
+            for e in range(m):
+                v_[e] = sector(y_[e], f_[e], constant, int(constant[i]))
+        elif op == ENTRY:
+            k_ = V[operands[i, 0]]
+            for e in range(m):
+                v_[e] = constant[int(constant[i]) + int(k_[e])]
 {branches}
     total = 0.0
     root = V[hi - lo - 1]

@@ -18,7 +18,8 @@ from evoloss.engine import kernels, torch_form
 from evoloss.engine.outputs import push_forward, transform
 from evoloss.engine.program import Programs, Weights, flatten
 from evoloss.engine.threads import cores, spread
-from evoloss.lang.expr import Expr
+from evoloss.lang.expr import Expr, has_network
+from evoloss.lang.network import Network
 from evoloss.lang.types import Output
 
 Backend = Literal["fused", "torch"]
@@ -33,7 +34,8 @@ class LossPopulation:
     """P losses that share inputs, with weights φ given from outside at every call.
 
     backend: `fused`, or `torch` for plain torch operations on any device; both compute the same.
-        Tensors that are not on the CPU take the torch form by themselves.
+        Tensors that are not on the CPU take the torch form by themselves, and so do networks whose
+        weights are tuned; networks with fixed weights have a fused form.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class LossPopulation:
     ) -> None:
         self.expressions = tuple(expressions)
         self.weights: Weights = weights
-        self.backend: Backend = backend
+        tuned = weights == "constants" and any(map(has_network, self.expressions))
+        self.backend: Backend = "torch" if tuned else backend
+        self.only_networks = tuned and all(isinstance(e, Network) for e in self.expressions)
         self.programs: Programs = flatten(self.expressions, weights)
         self._halves = _balanced(self.programs.start, cores())
 

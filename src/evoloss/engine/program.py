@@ -2,6 +2,9 @@
 
 A program lists the nodes of a tree in post-order, the root last. Each edge may carry a weight,
 named by its slot in φ; slot −1 is a fixed weight of 1.
+
+A network is the program softplus(a y + b f), where a and b are looked up (see `fan`): SECTOR finds
+the sector of (y, f), ENTRY its slopes. Lookups are steps: no derivative passes through them.
 """
 
 from __future__ import annotations
@@ -14,14 +17,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from evoloss.engine.fan import fan
 from evoloss.lang.evaluate import numpy_value
 from evoloss.lang.expr import Call, Const, Expr, Input, inputs_of, walk
+from evoloss.lang.network import Network
 from evoloss.lang.ops import ELEMENTWISE
 
 Weights = Literal["edges", "constants", "none"]
 
-TARGET, PREDICTION, CONSTANT = 0, 1, 2
-FIRST_OPCODE = 3
+TARGET, PREDICTION, CONSTANT, SECTOR, ENTRY = range(5)
+FIRST_OPCODE = 5
 OPCODE = {row.name: FIRST_OPCODE + index for index, row in enumerate(ELEMENTWISE)}
 _INPUT = {"y": TARGET, "f": PREDICTION}
 
@@ -31,8 +36,9 @@ class Programs:
     """P programs end to end, with T nodes in all; everything the kernels read.
 
     code: (T,) opcodes; operands: (T, 3) positions within the own program; slots: (T, 3) weight
-    of each operand or −1; constant: (T,) value of constant leaves; live: (T,) whether the node
-    depends on the prediction; start: (P + 1,) where each program begins; phi: (P, N) initial
+    of each operand or −1; constant: (T,) values of constant leaves, then the tables of networks; a
+    lookup's value is where its own table begins; live: (T,) whether the node has a
+    derivative in the prediction; start: (P + 1,) where each program begins; phi: (P, N) initial
     weights, N the most that any has, 1 in the padding; weights: (P,) how many each has.
     """
 
@@ -54,29 +60,54 @@ class Programs:
         return int(np.diff(self.start).max())
 
 
+_Row = tuple[int, list[int], list[int], float, bool]
+
+
 class _Flattener:
     """Collects the nodes of one expression in post-order."""
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self.phi: list[float] = []
-        self.rows: list[tuple[int, list[int], list[int], float, bool]] = []
+        self.rows: list[_Row] = []
+        self.tables: list[float] = []
 
     def add(self, expr: Expr) -> int:
         """Appends a subtree; returns the position of its root."""
         match expr:
             case Input(name):
-                row = (_INPUT[name], [0] * 3, [-1] * 3, 0.0, name == "f")
+                return self._append(_leaf(_INPUT[name], live=name == "f"))
             case Const(value):
-                row = (CONSTANT, [0] * 3, [-1] * 3, value, False)
+                return self._append(_leaf(CONSTANT, value))
+            case Network():
+                if self.weights == "constants":
+                    self.phi += expr.weights
+                    return self._append(_leaf(CONSTANT, math.nan))
+                return self._network(expr)
             case Call(op, args):
-                row = self._call(op, args)
+                return self._append(self._call(op, args))
+
+    def _append(self, row: _Row) -> int:
         self.rows.append(row)
         return len(self.rows) - 1
 
-    def _call(
-        self, op: str, args: tuple[Expr, ...]
-    ) -> tuple[int, list[int], list[int], float, bool]:
+    def _network(self, network: Network) -> int:
+        """softplus(a y + b f) and its lookups; the table is K, K angles, and twice K + 1 slopes."""
+        begins, slopes = fan(network)
+        table = len(self.tables)
+        # The point (0, 0) is in no sector; as for any ReLU at zero, its slopes are zero.
+        self.tables += [len(begins), *begins, *slopes[0], 0.0, *slopes[1], 0.0]
+        y, f = self.add(Input("y")), self.add(Input("f"))
+        sector = self._append(_node(SECTOR, [y, f], table))
+        terms = []
+        for number, x in enumerate((y, f)):
+            place = table + 1 + len(begins) + number * (len(begins) + 1)
+            slope = self._append(_node(ENTRY, [sector], place))
+            terms.append(self._append(_node(OPCODE["mul"], [slope, x], live=x == f)))
+        line = self._append(_node(OPCODE["add"], terms, live=True))
+        return self._append(_node(OPCODE["softplus"], [line], live=True))
+
+    def _call(self, op: str, args: tuple[Expr, ...]) -> _Row:
         operands, slots = [0] * 3, [-1] * 3
         for index, arg in enumerate(args):
             # The slot is taken before the subtree's: φ is numbered in pre-order.
@@ -96,6 +127,15 @@ class _Flattener:
     def _slot(self, value: float) -> int:
         self.phi.append(value)
         return len(self.phi) - 1
+
+
+def _leaf(code: int, value: float = 0.0, live: bool = False) -> _Row:
+    return code, [0] * 3, [-1] * 3, value, live
+
+
+def _node(code: int, operands: list[int], value: float = 0.0, live: bool = False) -> _Row:
+    """A call whose edges have no weights."""
+    return code, [*operands, 0, 0][:3], [-1] * 3, value, live
 
 
 def _without_factor(expr: Expr) -> tuple[float, Expr]:
@@ -132,6 +172,12 @@ def flatten(expressions: Sequence[Expr], weights: Weights = "edges") -> Programs
         flattener.add(expr)
         flat.append(flattener)
     rows = [row for each in flat for row in each.rows]
+    tables = [0, *np.cumsum([len(each.tables) for each in flat])]
+    constant = [
+        row[3] + (len(rows) + begin if row[0] in (SECTOR, ENTRY) else 0)
+        for each, begin in zip(flat, tables[:-1], strict=True)
+        for row in each.rows
+    ]
     width = max((len(each.phi) for each in flat), default=0)
     phi = np.ones((len(flat), width))
     for index, each in enumerate(flat):
@@ -140,7 +186,7 @@ def flatten(expressions: Sequence[Expr], weights: Weights = "edges") -> Programs
         code=np.array([row[0] for row in rows], dtype=np.int64),
         operands=np.array([row[1] for row in rows], dtype=np.int64).reshape(-1, 3),
         slots=np.array([row[2] for row in rows], dtype=np.int64).reshape(-1, 3),
-        constant=np.array([row[3] for row in rows], dtype=np.float64),
+        constant=np.array([*constant, *(x for each in flat for x in each.tables)]),
         live=np.array([row[4] for row in rows], dtype=np.bool_),
         start=np.cumsum([0, *(len(each.rows) for each in flat)], dtype=np.int64),
         phi=phi,

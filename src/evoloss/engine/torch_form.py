@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from evoloss.engine import loss_networks
 from evoloss.engine.optimisers import Adam
 from evoloss.engine.outputs import transform
 from evoloss.lang.evaluate import torch_operator
 from evoloss.lang.expr import Call, Const, Expr, Input
+from evoloss.lang.network import WEIGHTS, Network
+from evoloss.lang.network_form import torch_losses, torch_network
 from evoloss.lang.types import Output
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 def values(population: LossPopulation, prediction: Tensor, target: Tensor, phi: Tensor) -> Tensor:
     """(P,) values with a graph, differentiable as often as one likes."""
+    if population.only_networks:
+        return loss_networks.values(prediction, target, phi)
     totals = []
     for index, expr in enumerate(population.expressions):
         f = prediction[index if len(prediction) > 1 else 0]
@@ -41,6 +46,11 @@ def _evaluate(
             return (f if name == "f" else y), slot
         case Const(number):
             return torch.as_tensor(number, dtype=f.dtype, device=f.device), slot
+        case Network():
+            if weights != "constants":
+                return torch_network(y, f, expr), slot
+            own, slot = torch.stack(phi[slot : slot + WEIGHTS]), slot + WEIGHTS
+            return torch_losses(torch.stack(torch.broadcast_tensors(y, f), -1), own), slot
         case Call(op, args):
             operands = []
             for arg in args:
@@ -70,6 +80,8 @@ def gradient(
     population: LossPopulation, raw: Tensor, target: Tensor, phi: Tensor, output: Output
 ) -> Tensor:
     """(P, B, C) gradient in the raw prediction, through the output transform."""
+    if population.only_networks:
+        return loss_networks.gradient(raw, target, phi, output)
     with torch.enable_grad():
         leaf, weights = _leaves(population, raw, phi)
         value = values(population, transform(leaf, output), target, weights)
@@ -85,6 +97,8 @@ def curvature(
     along_phi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The Hessian in (prediction, φ) times a direction, by double backward."""
+    if population.only_networks and along_phi is None:
+        return loss_networks.curvature(prediction, target, phi, along)
     with torch.enable_grad():
         f, w = _leaves(population, prediction, phi)
         by_f, by_phi = _gradients(values(population, f, target, w).sum(), f, w, keep=True)

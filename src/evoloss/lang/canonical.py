@@ -21,7 +21,7 @@ from evoloss.lang.text import to_text
 DIGITS = 12
 """Significant digits of the constants in a canonical text: fewer than rounding can disturb."""
 
-_NON_NEGATIVE = frozenset({"abs", "square", "sqrt", "exp", "sigmoid", "softplus"})
+_NON_NEGATIVE = frozenset({"abs", "square", "sqrt", "exp", "sigmoid", "softplus", "relu"})
 _SUMS = frozenset({"add", "sub"})
 _ONE, _ZERO = Const(1.0), Const(0.0)
 
@@ -60,8 +60,14 @@ def _simplified(node: Call) -> Expr:
         return args[0] if args[1] == _ONE else _simplified(call("neg", args[0]))
     if op == "aq" and args[1] == _ZERO:
         return args[0]
-    if op == "gt":
-        return call("lt", args[1], args[0])
+    if op == "pow" and args[1] in (_ONE, Const(2.0)):
+        return args[0] if args[1] == _ONE else _simplified(call("square", args[0]))
+    if op in ("gt", "ge"):
+        return call("lt" if op == "gt" else "le", args[1], args[0])
+    if op == "logsigmoid":
+        return _simplified(call("neg", call("softplus", _simplified(call("neg", args[0])))))
+    if op == "detach" and isinstance(args[0], Call) and args[0].op == "detach":
+        return args[0]
     if op == "where" and args[1] == args[2]:
         return args[1]
     return node

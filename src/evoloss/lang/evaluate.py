@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evoloss.errors import LossError
+from evoloss.lang.batch import BATCH, Array
 from evoloss.lang.expr import Call, Const, Expr, Input
-from evoloss.lang.ops import OPERANDS, OPERATORS, Kind
+from evoloss.lang.network import NAME, Network
+from evoloss.lang.network_form import numpy_line, numpy_network, torch_network
+from evoloss.lang.ops import BATCH_KINDS, OPERANDS, OPERATORS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Array = NDArray[np.float64]
 Function = Callable[..., Any]
 
 
@@ -29,14 +31,16 @@ def numpy_sigmoid(a: Any) -> Any:
 NUMPY: Mapping[str, Function] = {
     "abs": np.abs, "sign": np.sign, "sqrt": np.sqrt, "exp": np.exp, "log": np.log,
     "tanh": np.tanh, "sigmoid": numpy_sigmoid, "softplus": lambda a: np.logaddexp(a, 0.0),
-    "minimum": np.minimum, "maximum": np.maximum, "where": np.where,
-    "mean": np.mean, "sum": np.sum,
+    "log1p": np.log1p, "expm1": np.expm1, "sin": np.sin, "cos": np.cos, "atan": np.arctan,
+    "erf": np.vectorize(math.erf, otypes=[np.float64]), "floor": np.floor, "power": np.power,
+    "detach": lambda a: a,
+    "minimum": np.minimum, "maximum": np.maximum, "where": np.where, **BATCH,
 }  # fmt: skip
 """The functions of the operator table's texts, for float64 arrays."""
 
 
 @cache
-def torch_functions() -> Mapping[str, Function]:
+def torch_functions() -> Mapping[str, Any]:
     """The functions of the operator table's texts, for tensors."""
     import torch
 
@@ -52,40 +56,45 @@ def torch_functions() -> Mapping[str, Function]:
     return {
         "abs": torch.abs, "sign": torch.sign, "sqrt": torch.sqrt, "exp": torch.exp,
         "log": torch.log, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softplus": softplus,
-        "minimum": torch.minimum, "maximum": maximum, "where": torch.where,
-        "mean": torch.mean, "sum": torch.sum,
+        "log1p": torch.log1p, "expm1": torch.expm1, "sin": torch.sin, "cos": torch.cos,
+        "atan": torch.atan, "erf": torch.erf, "floor": torch.floor, "power": torch.pow,
+        "detach": torch.detach, "minimum": torch.minimum, "maximum": maximum,
+        "where": torch.where, "torch": torch,
     }  # fmt: skip
 
 
-def table_function(text: str, arity: int, functions: Mapping[str, Function]) -> Function:
+def table_function(text: str, arity: int, functions: Mapping[str, Any], *also: str) -> Function:
     """A text of the operator table as a function of its operands and the node's value `v`.
 
     The value may be left out where the text does not use it, as no operator's own value does.
+    also: names of further parameters.
     """
-    parameters = ", ".join([*OPERANDS[:arity], "v=None"])
+    parameters = ", ".join([*OPERANDS[:arity], "v=None", *(f"{name}=None" for name in also)])
     function: Function = eval(f"lambda {parameters}: {text}", dict(functions))
     return function
 
 
-def _value_text(op: str) -> str:
+@cache
+def numpy_operator(op: str) -> Function:
+    if op == NAME:
+        return numpy_network
     row = OPERATORS[op]
-    return f"{row.value}(a)" if row.kind is Kind.REDUCTION else row.value
+    return table_function(row.value, row.arity, NUMPY)
 
 
 @cache
-def _numpy_function(op: str) -> Function:
-    return table_function(_value_text(op), OPERATORS[op].arity, NUMPY)
-
-
-@cache
-def _numpy_partials(op: str) -> tuple[Function, ...]:
+def numpy_partials(op: str) -> tuple[Function, ...]:
     row = OPERATORS[op]
     return tuple(table_function(text, row.arity, NUMPY) for text in row.first)
 
 
 @cache
 def torch_operator(op: str) -> Function:
-    return table_function(_value_text(op), OPERATORS[op].arity, torch_functions())
+    if op == NAME:
+        return torch_network
+    row = OPERATORS[op]
+    text = row.torch if row.kind in BATCH_KINDS else row.value
+    return table_function(text, row.arity, torch_functions())
 
 
 def evaluate(
@@ -96,13 +105,16 @@ def evaluate(
 ) -> Any:
     """The value of an expression, in whatever numbers `function` and `constant` make.
 
-    function: from an operator's name to a function of its operands; constant: from a number.
+    function: from an operator's name to a function of its operands; constant: from a number. A
+    network's operands are y, f and the network itself.
     """
     match expr:
         case Input(name):
             return inputs[name]
         case Const(value):
             return constant(value)
+        case Network():
+            return function(NAME)(inputs["y"], inputs["f"], expr)
         case Call(op, args):
             return function(op)(*(evaluate(arg, inputs, function, constant) for arg in args))
 
@@ -111,7 +123,7 @@ def numpy_value(expr: Expr, inputs: Mapping[str, Array]) -> Array:
     """The value on arrays that broadcast against each other; infinite or NaN without a warning."""
     arrays = {name: np.asarray(array, dtype=np.float64) for name, array in inputs.items()}
     with np.errstate(all="ignore"):
-        return np.asarray(evaluate(expr, arrays, _numpy_function, np.float64))
+        return np.asarray(evaluate(expr, arrays, numpy_operator, np.float64))
 
 
 def numpy_gradient(expr: Expr, inputs: Mapping[str, Array], wrt: str) -> Array:
@@ -134,14 +146,19 @@ def _forward(expr: Expr, inputs: Mapping[str, Array], wrt: str) -> tuple[Any, An
             return inputs[name], np.ones_like(inputs[name]) if name == wrt else None
         case Const(value):
             return np.float64(value), None
+        case Network():
+            line, by_y, by_f = numpy_line(inputs["y"], inputs["f"], expr)
+            slope = {"y": by_y, "f": by_f}.get(wrt)
+            tangent = None if slope is None else numpy_sigmoid(line) * slope
+            return np.logaddexp(line, 0.0), tangent
         case Call(op, args):
-            if OPERATORS[op].kind is Kind.REDUCTION:
-                raise LossError(f"{op} reduces over the batch: there is no gradient per element")
+            if OPERATORS[op].kind in BATCH_KINDS:
+                raise LossError(f"{op} works over the batch: there is no gradient per element")
             pairs = [_forward(arg, inputs, wrt) for arg in args]
             values = [value for value, _ in pairs]
-            value = _numpy_function(op)(*values)
+            value = numpy_operator(op)(*values)
             tangent = None
-            for partial, (_, inner) in zip(_numpy_partials(op), pairs, strict=True):
+            for partial, (_, inner) in zip(numpy_partials(op), pairs, strict=True):
                 if inner is not None:
                     term = partial(*values, value) * inner
                     tangent = term if tangent is None else tangent + term

@@ -1,13 +1,14 @@
-"""Loss expressions: immutable trees of inputs, constants and operator calls."""
+"""Loss expressions: immutable trees of inputs, constants, networks and operator calls."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from evoloss.errors import LossError
-from evoloss.lang.ops import OPERATORS, Kind
+from evoloss.lang.network import INPUTS, WEIGHTS, Network
+from evoloss.lang.ops import BATCH_KINDS, OPERATORS, Kind, Operator
 from evoloss.lang.types import SUPERVISED, Signature, Type
 
 
@@ -42,7 +43,7 @@ class Call:
             raise LossError(f"{self.op} takes {arity} operand(s), not {len(self.args)}")
 
 
-Expr = Input | Const | Call
+Expr = Input | Const | Network | Call
 
 
 def call(op: str, *args: Expr) -> Call:
@@ -78,14 +79,22 @@ def height(expr: Expr) -> int:
 
 
 def complexity(expr: Expr) -> int:
-    """The sum of the operators' complexities plus one per leaf: what parsimony charges."""
+    """What parsimony charges: the operators' complexities, one a leaf, one a network's weight."""
+    if isinstance(expr, Network):
+        return WEIGHTS
     own = OPERATORS[expr.op].complexity if isinstance(expr, Call) else 1
     return own + sum(complexity(child) for child in children(expr))
 
 
 def inputs_of(expr: Expr) -> frozenset[str]:
     """The names of the inputs that occur."""
-    return frozenset(node.name for node in walk(expr) if isinstance(node, Input))
+    named = {node.name for node in walk(expr) if isinstance(node, Input)}
+    return frozenset(named).union(INPUTS if has_network(expr) else ())
+
+
+def has_network(expr: Expr) -> bool:
+    """Whether a neural network is part of the loss."""
+    return any(isinstance(node, Network) for node in walk(expr))
 
 
 def subtree(expr: Expr, position: int) -> Expr:
@@ -119,33 +128,69 @@ def infer(expr: Expr, signature: Signature = SUPERVISED) -> Type:
         case Const():
             return Type.SCALAR
         case Input(name):
-            if name not in signature.inputs:
-                known = ", ".join(signature.inputs)
-                raise LossError(f"unknown input '{name}': a {signature.name} loss has {known}")
-            return signature.inputs[name]
+            return _input(name, signature)
+        case Network():
+            for name in INPUTS:
+                _input(name, signature)
+            return Type.VECTOR
         case Call(op, args):
-            return _result(op, tuple(infer(arg, signature) for arg in args), signature)
+            return result_type(op, tuple(infer(arg, signature) for arg in args), signature)
 
 
-def _result(op: str, types: tuple[Type, ...], signature: Signature) -> Type:
-    kind = OPERATORS[op].kind
-    if kind is Kind.REDUCTION:
-        if not signature.reductions:
-            raise LossError(
-                f"{op} reduces over the batch, but a {signature.name} loss is written per element"
-                f" (it is averaged over the batch by itself): leave {op} out"
-            )
-        return Type.SCALAR
+def _input(name: str, signature: Signature) -> Type:
+    if name not in signature.inputs:
+        known = ", ".join(signature.inputs)
+        raise LossError(f"unknown input '{name}': {_a(signature)} loss has {known}")
+    return signature.inputs[name]
+
+
+def result_type(op: str, types: tuple[Type, ...], signature: Signature) -> Type:
+    row = OPERATORS[op]
+    if row.kind in BATCH_KINDS:
+        return _batch_result(row, types, signature)
+    if row.kind is Kind.LOGICAL:
+        if not set(types) <= {Type.MASK, Type.FLAG}:
+            raise LossError(f"{op} wants comparisons as its operands, not a {types[0]}")
+        return Type.MASK if Type.MASK in types else Type.FLAG
     numbers = types
-    if kind is Kind.SELECTION:
-        if types[0] is not Type.MASK:
+    if row.kind is Kind.SELECTION:
+        if types[0] not in (Type.MASK, Type.FLAG):
             raise LossError(f"{op} wants a comparison as its first operand, not a {types[0]}")
         numbers = types[1:]
-    if Type.MASK in numbers:
+    if {Type.MASK, Type.FLAG} & set(numbers):
         raise LossError(f"{op} cannot compute with the result of a comparison: use it in where()")
-    if kind is Kind.COMPARISON:
-        return Type.MASK
-    return Type.VECTOR if Type.VECTOR in types or kind is Kind.SELECTION else Type.SCALAR
+    vector = Type.VECTOR in types or Type.MASK in types
+    if row.kind is Kind.COMPARISON:
+        return Type.MASK if vector else Type.FLAG
+    return Type.VECTOR if vector else Type.SCALAR
+
+
+_ACCEPTED: Mapping[str, tuple[Type, ...]] = {
+    "number": (Type.VECTOR, Type.SCALAR),
+    "vector": (Type.VECTOR,),
+    "scalar": (Type.SCALAR,),
+    "mask": (Type.MASK, Type.FLAG),
+}
+
+
+def _batch_result(row: Operator, types: tuple[Type, ...], signature: Signature) -> Type:
+    if not signature.reductions:
+        verb = "reduces" if row.kind is Kind.REDUCTION else "works"
+        raise LossError(
+            f"{row.name} {verb} over the batch, but {_a(signature)} loss is written per element"
+            f" (it is averaged over the batch by itself): leave {row.name} out"
+        )
+    for wanted, found in zip(row.takes, types, strict=True):
+        if found not in _ACCEPTED[wanted]:
+            raise LossError(f"{row.name} wants a {wanted} where it has a {found}")
+    if row.kind is Kind.ARRANGEMENT:
+        return Type.VECTOR
+    return Type.FLAG if row.takes == ("mask",) else Type.SCALAR
+
+
+def _a(signature: Signature) -> str:
+    """The signature's name after the article it takes."""
+    return f"a{'n' if signature.name[0] in 'aeiou' else ''} {signature.name}"
 
 
 def check(expr: Expr, signature: Signature = SUPERVISED) -> Expr:
@@ -158,8 +203,8 @@ def check(expr: Expr, signature: Signature = SUPERVISED) -> Expr:
     if missing:
         raise LossError(
             f"the loss does not use {' and '.join(missing)}: "
-            f"a {signature.name} loss needs {' and '.join(signature.required)}"
+            f"{_a(signature)} loss needs {' and '.join(signature.required)}"
         )
     if found is not signature.output:
-        raise LossError(f"the loss is a {found}; a {signature.name} loss is a {signature.output}")
+        raise LossError(f"the loss is a {found}; {_a(signature)} loss is a {signature.output}")
     return expr

@@ -11,9 +11,12 @@ from functools import cache
 
 import numpy as np
 
-from evoloss.lang.evaluate import Array, numpy_gradient
+from evoloss.lang.batch import Array
+from evoloss.lang.evaluate import numpy_gradient
 from evoloss.lang.expr import Expr
-from evoloss.lang.types import SUPERVISED, Output
+from evoloss.lang.gradient import value_and_gradients
+from evoloss.lang.probes import probe_batches
+from evoloss.lang.types import SUPERVISED, Output, Signature
 
 FLAT = "flat"
 """The fingerprint of a loss that has no gradient anywhere."""
@@ -41,7 +44,7 @@ def probes(output: Output) -> dict[str, Array]:
 
 def probe_gradient(expr: Expr, output: Output) -> Array:
     """(PROBES,) derivatives of the loss with respect to the prediction at the probe points."""
-    return numpy_gradient(expr, probes(output), SUPERVISED.prediction or "f")
+    return numpy_gradient(expr, probes(output), SUPERVISED.trained[0])
 
 
 def is_flat(expr: Expr, output: Output) -> bool:
@@ -67,6 +70,25 @@ def direction_fingerprint(expr: Expr, output: Output, digits: int = 3) -> str | 
     gradient = probe_gradient(expr, output)
     with np.errstate(all="ignore"):
         return _fingerprint(gradient / np.abs(gradient).max(), output, digits, gradient)
+
+
+def batch_gradient(expr: Expr, signature: Signature) -> Array:
+    """Derivatives of a scalar loss in what is trained, over all probe batches, end to end."""
+    found = [value_and_gradients(expr, batch, signature.trained)[1]
+             for batch in probe_batches(signature)]  # fmt: skip
+    return np.concatenate([gradients[name] for gradients in found for name in signature.trained])
+
+
+def batch_fingerprint(expr: Expr, signature: Signature, digits: int = 3) -> str | None:
+    """`gradient_fingerprint` for a scalar loss of a batch."""
+    return _fingerprint(batch_gradient(expr, signature), "identity", digits)
+
+
+def batch_direction_fingerprint(expr: Expr, signature: Signature, digits: int = 3) -> str | None:
+    """`direction_fingerprint` for a scalar loss of a batch."""
+    gradient = batch_gradient(expr, signature)
+    with np.errstate(all="ignore"):
+        return _fingerprint(gradient / np.abs(gradient).max(), "identity", digits, gradient)
 
 
 def _flat(gradient: Array, output: Output) -> bool:

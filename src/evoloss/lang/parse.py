@@ -1,7 +1,8 @@
 """Reads infix text as a loss expression; errors show the spot with a caret.
 
-Grammar, loosest first: comparison `<` `>`; sum `+` `-`; product `*` `/`; sign `-`; then numbers,
-inputs, calls `name(…)` and parentheses. A minus before a number is part of the number.
+Grammar, loosest first: comparison `<` `>` `<=` `>=` `==` `!=`; sum `+` `-`; product `*` `/`; sign
+`-`; then numbers, inputs, calls `name(…)` and parentheses. A minus before a number is part of the
+number. A network is `ml3(y, f, "…")`, its weights between the quotes.
 """
 
 import difflib
@@ -10,18 +11,22 @@ from dataclasses import dataclass
 
 from evoloss.errors import LossError
 from evoloss.lang.expr import Call, Const, Expr, Input, check, children
+from evoloss.lang.network import INPUTS, NAME, Network
 from evoloss.lang.ops import OPERATORS
 from evoloss.lang.types import SUPERVISED, Signature
 
 _TOKEN = re.compile(
-    r"\s*(?:(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)|([A-Za-z_]\w*)|(.))"
+    r"\s*(?:(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)|([A-Za-z_]\w*)"
+    r'|"([^"]*)"|([<>=!]=|.))'
 )
 _LEVELS: tuple[dict[str, str], ...] = (
-    {"<": "lt", ">": "gt"},
+    {"<": "lt", ">": "gt", "<=": "le", ">=": "ge", "==": "eq", "!=": "ne"},
     {"+": "add", "-": "sub"},
     {"*": "mul", "/": "div"},
 )
 MAX_DEPTH = 100  # of calls and parentheses; well within what Python can recurse
+_SHOWN = 400
+_AROUND = 60  # characters of a longer text that an error shows, on either side of the spot
 
 
 class ParseError(LossError):
@@ -29,12 +34,15 @@ class ParseError(LossError):
 
     def __init__(self, message: str, text: str, position: int) -> None:
         line = text.replace("\n", " ")
+        if len(line) > _SHOWN:
+            begin = max(0, position - _AROUND)
+            line, position = line[begin : position + _AROUND], position - begin
         super().__init__(f"{message}\n  {line}\n  {' ' * position}^")
 
 
 @dataclass(frozen=True)
 class _Token:
-    kind: str  # number, name, symbol or end
+    kind: str  # number, name, quoted, symbol or end
     text: str
     position: int
 
@@ -42,8 +50,8 @@ class _Token:
 def _tokens(text: str) -> list[_Token]:
     found = []
     for match in _TOKEN.finditer(text):
-        for kind, group in (("number", 1), ("name", 2), ("symbol", 3)):
-            if match.group(group) is not None and match.group(group).strip():
+        for group, kind in enumerate(("number", "name", "quoted", "symbol"), start=1):
+            if match.group(group) is not None and (match.group(group).strip() or kind == "quoted"):
                 found.append(_Token(kind, match.group(group), match.start(group)))
     return [*found, _Token("end", "", len(text.rstrip()))]
 
@@ -135,6 +143,8 @@ class _Reader:
         raise self.error(f"unknown input '{token.text}' (inputs: {known})", token)
 
     def call(self, token: _Token) -> Expr:
+        if token.text == NAME:
+            return self.network()
         row = OPERATORS.get(token.text)
         if row is None:
             near = difflib.get_close_matches(token.text, OPERATORS, 1)
@@ -149,6 +159,20 @@ class _Reader:
         if len(args) != row.arity:
             raise self.error(f"{row.name} takes {row.arity} operand(s), found {len(args)}", token)
         return Call(row.name, tuple(args))
+
+    def network(self) -> Network:
+        """What follows the name: its inputs and its weights."""
+        for symbol in ("(", INPUTS[0], ",", INPUTS[1], ","):
+            self.take(symbol)
+        token = self.take()
+        if token.kind != "quoted":
+            raise self.error(f'expected the weights of {NAME} in quotes, as in "…"', token)
+        try:
+            network = Network.decoded(token.text)
+        except LossError as error:
+            raise self.error(str(error), token) from error
+        self.take(")")
+        return network
 
 
 def _is_too_deep(expr: Expr) -> bool:

@@ -3,9 +3,12 @@
 import math
 
 from evoloss.lang.expr import Call, Const, Expr, Input
+from evoloss.lang.network import NAME, WEIGHTS, Network
 from evoloss.lang.ops import OPERATORS
 
 ATOM = 4
+EXACT = 17
+"""So many digits change no number: with them a text is exact but for a network's weights."""
 
 
 def number(value: float, digits: int | None = None) -> str:
@@ -21,7 +24,10 @@ def number(value: float, digits: int | None = None) -> str:
 
 
 def to_text(expr: Expr, digits: int | None = None) -> str:
-    """The infix text of an expression, with the fewest parentheses that keep the tree's shape."""
+    """The infix text of an expression, with the fewest parentheses that keep the tree's shape.
+
+    digits: for display: constants rounded to so many, and of a network's weights only a digest.
+    """
     return _write(expr, digits)[0]
 
 
@@ -33,6 +39,10 @@ def _write(expr: Expr, digits: int | None) -> tuple[str, int]:
         case Const(value):
             text = number(value, digits)
             return text, 3 if text.startswith("-") else ATOM
+        case Network():
+            if digits is None:
+                return f'{NAME}(y, f, "{expr.encoded}")', ATOM
+            return f"{NAME}(y, f; {WEIGHTS} weights, {expr.digest})", ATOM
         case Call(op, args):
             row = OPERATORS[op]
             if row.infix is None:

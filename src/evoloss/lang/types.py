@@ -1,7 +1,7 @@
 """The types of loss expressions, and the signatures that say which inputs a loss may use."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
@@ -15,14 +15,16 @@ class Type(StrEnum):
     VECTOR = "vector"  # one number per element (supervised) or per sequence (unlearning)
     SCALAR = "scalar"  # one number per batch; broadcasts against vectors and masks
     MASK = "mask"  # 0 or 1 per element; has no gradient
+    FLAG = "flag"  # 0 or 1 per batch; has no gradient
 
 
 @dataclass(frozen=True)
 class Signature:
     """The inputs of a family of losses, the ones a loss must use, and the type it must return.
 
-    reductions: whether operators from vector to scalar may occur inside the expression. Where
-        they may not, every element stands alone, which is what the fused kernels need.
+    reductions: whether operators over the batch may occur inside the expression. Where they may
+        not, every element stands alone, which is what the fused kernels need.
+    trained: the inputs that come from the model in training, so that gradients are taken for them.
     """
 
     name: str
@@ -30,7 +32,7 @@ class Signature:
     required: tuple[str, ...]
     output: Type
     reductions: bool
-    prediction: str | None = field(default=None)  # the input that gradients are taken for
+    trained: tuple[str, ...]
 
 
 SUPERVISED = Signature(
@@ -39,7 +41,7 @@ SUPERVISED = Signature(
     required=("y", "f"),
     output=Type.VECTOR,
     reductions=False,
-    prediction="f",
+    trained=("f",),
 )
 """Target y and prediction f of one output; summed over outputs, averaged over the batch."""
 
@@ -54,5 +56,31 @@ UNLEARNING = Signature(
     required=("log_probs_forget",),
     output=Type.SCALAR,
     reductions=True,
+    trained=("log_probs_forget", "log_probs_retain"),
 )
 """Mean token log-probabilities per sequence, of the trained and of the reference model."""
+
+UNLEARNING_FORGET = Signature(
+    name="unlearning-forget",
+    inputs={"log_probs_forget": Type.VECTOR, "ref_log_probs_forget": Type.VECTOR},
+    required=("log_probs_forget",),
+    output=Type.SCALAR,
+    reductions=True,
+    trained=("log_probs_forget",),
+)
+"""The same for those who have no retain set."""
+
+UNLEARNING_TOKENS = Signature(
+    name="unlearning-tokens",
+    inputs={**UNLEARNING.inputs, "mask_forget": Type.MASK, "mask_retain": Type.MASK},
+    required=("log_probs_forget",),
+    output=Type.SCALAR,
+    reductions=True,
+    trained=("log_probs_forget", "log_probs_retain"),
+)
+"""Log-probabilities per token: those of all sequences, end to end, and which of them count."""
+
+SIGNATURES: Mapping[str, Signature] = {
+    each.name: each for each in (SUPERVISED, UNLEARNING, UNLEARNING_FORGET, UNLEARNING_TOKENS)
+}
+"""Every signature by name."""

@@ -6,8 +6,10 @@ above it: a factor on the whole loss is a change of the learning rate and nothin
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
-from evoloss.lang.expr import Call, Const, Expr, size
+from evoloss.lang.expr import Call, Const, Expr, size, walk
+from evoloss.lang.network import WEIGHTS, Network
 
 
 def edge_count(expr: Expr) -> int:
@@ -44,8 +46,17 @@ def _times(weight: float, operand: Expr) -> Expr:
     return Call("mul", (Const(weight), operand))
 
 
+def constant_count(expr: Expr) -> int:
+    """How many constants an expression has, the weights of its networks among them."""
+    counts = {Const: 1, Network: WEIGHTS}
+    return sum(counts.get(type(node), 0) for node in walk(expr))
+
+
 def with_constants(expr: Expr, values: Sequence[float]) -> Expr:
-    """The expression with other numbers for its constants, which are numbered in pre-order."""
+    """The expression with other numbers for its constants, which are numbered in pre-order.
+
+    The weights of a network count as constants. Raises LossError if a number is not finite.
+    """
     return _with_constants(expr, iter(values))
 
 
@@ -53,6 +64,8 @@ def _with_constants(expr: Expr, values: Iterator[float]) -> Expr:
     match expr:
         case Const():
             return Const(float(next(values)))
+        case Network():
+            return Network.of(islice(values, WEIGHTS))
         case Call(op, args):
             return Call(op, tuple(_with_constants(arg, values) for arg in args))
     return expr

@@ -1,7 +1,7 @@
-"""The known supervised losses, written in the loss language.
+"""The known losses, written in the loss language.
 
-Each is applied to one output's target y and prediction f. Classification losses take y from
-{0, 1} (one-hot) and f from (0, 1), as softmax or sigmoid give it; they are summed over the
+Each supervised one is applied to one output's target y and prediction f. Classification losses take
+y from {0, 1} (one-hot) and f from (0, 1), as softmax or sigmoid give it; they are summed over the
 outputs. The language's log holds its operand's magnitude above 1e-7.
 """
 
@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evoloss.errors import UserError
+from evoloss.lang import unlearning_losses as unlearning
 from evoloss.lang.expr import Expr
 from evoloss.lang.parse import parse
+from evoloss.lang.types import SUPERVISED, UNLEARNING, UNLEARNING_TOKENS, Signature
 
-LossKind = Literal["regression", "classification"]
+LossKind = Literal["regression", "classification", "unlearning"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Entry:
     constants: Mapping[str, float]
     kind: LossKind
     source: str
+    signature: Signature = SUPERVISED
 
 
 def _huber(delta: float) -> str:
@@ -105,6 +108,22 @@ _ENTRIES = (
           "Cortes and Vapnik 1995; y and f mapped to [-1, 1]"),
     Entry("squared-hinge", lambda: "square(max(1 - (2 * y - 1) * (2 * f - 1), 0))", {},
           "classification", "Tang 2013; y and f mapped to [-1, 1]"),
+    Entry("ga", unlearning.gradient_ascent, {}, "unlearning", "Jang et al. 2023", UNLEARNING),
+    Entry("grad-diff", unlearning.grad_diff, {"alpha": 1.0}, "unlearning", "Liu et al. 2022",
+          UNLEARNING),
+    Entry("npo", unlearning.npo, {"beta": 0.1, "alpha": 1.0}, "unlearning", "Zhang et al. 2024",
+          UNLEARNING),
+    Entry("sim-npo", unlearning.sim_npo, {"beta": 4.5, "delta": 0.0, "gamma": 0.125},
+          "unlearning", "Fan et al. 2024", UNLEARNING),
+    Entry("kl-retain", unlearning.kl_retain, {"alpha": 1.0}, "unlearning",
+          "Maini et al. 2024; the divergence estimated on the answers", UNLEARNING_TOKENS),
+    Entry("wga", unlearning.wga, {"beta": 1.0, "alpha": 1.0}, "unlearning", "Wang et al. 2025",
+          UNLEARNING_TOKENS),
+    Entry("sat-imp", unlearning.sat_imp,
+          {"beta1": 5.0, "beta2": 1.0, "gamma": 0.1, "alpha": 1.0}, "unlearning",
+          "Yang et al. 2025", UNLEARNING_TOKENS),
+    Entry("ce-u", unlearning.ce_u, {"alpha": 1.0}, "unlearning",
+          "Yang 2025; the loss of p alone that has its gradient", UNLEARNING_TOKENS),
 )  # fmt: skip
 
 ZOO: Mapping[str, Entry] = {entry.name: entry for entry in _ENTRIES}
@@ -112,7 +131,7 @@ ZOO: Mapping[str, Entry] = {entry.name: entry for entry in _ENTRIES}
 
 
 def names(kind: LossKind | None = None) -> list[str]:
-    """The names of the known losses, of one kind or of both."""
+    """The names of the known losses, of one kind or of all."""
     return [entry.name for entry in _ENTRIES if kind in (None, entry.kind)]
 
 
@@ -129,4 +148,4 @@ def loss(name: str, **constants: float) -> Expr:
     if foreign := [constant for constant in constants if constant not in entry.constants]:
         known = ", ".join(entry.constants) or "no constants"
         raise UserError(f"unknown constant '{foreign[0]}': the {name} loss has {known}")
-    return parse(entry.text(**{**entry.constants, **constants}))
+    return parse(entry.text(**{**entry.constants, **constants}), entry.signature)

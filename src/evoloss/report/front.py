@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from evoloss.discovery.candidate import Fate
 from evoloss.lang.expr import complexity
-from evoloss.lang.text import to_text
+from evoloss.lang.text import EXACT, to_text
 from evoloss.report.limits import limits
 from evoloss.report.mathematics import formula
 from evoloss.report.palette import INK, MUTED, PAPER, series, variable
@@ -58,12 +58,12 @@ def picture(groups: Sequence[Group]) -> Picture:
 def _rows(label: str, run: Run) -> list[tuple[object, ...]]:
     front = [
         (label, each.candidate.id, "yes", each.complexity, run.shown(each.error),
-         to_text(each.expression))
+         to_text(each.expression, EXACT))
         for each in run.front
     ]  # fmt: skip
     others = [
         (label, each.id, "no", complexity(each.expression), run.shown(each.error or 0.0),
-         to_text(each.loss))
+         to_text(each.loss, EXACT))
         for each in run.candidates
         if each.fate is Fate.SCORED
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from evoloss.discovery.candidate import Candidate
-from evoloss.lang.text import to_text
+from evoloss.lang.text import EXACT, to_text
 from evoloss.report.limits import limits
 from evoloss.report.mathematics import formula, tuned
 from evoloss.report.palette import LIGHT, MUTED, variable
@@ -53,7 +53,7 @@ def picture(run: Run | None) -> Picture:
             each.candidate.id, each.candidate.generation + 1, each.candidate.operator,
             " ".join(map(str, each.parents)), _ROLE[each.candidate.id not in shown],
             None if each.error is None else run.shown(each.error),
-            to_text(tuned(each.candidate)),
+            to_text(tuned(each.candidate), EXACT),
         )
         for each in steps.values()
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from evoloss.lang.evaluate import numpy_gradient, numpy_value
 from evoloss.lang.expr import Expr
-from evoloss.lang.text import to_text
+from evoloss.lang.text import EXACT, to_text
 from evoloss.report.limits import limits
 from evoloss.report.mathematics import formula
 from evoloss.report.palette import USUAL, series
@@ -85,7 +85,10 @@ def picture(groups: Sequence[Group], targets: Sequence[float]) -> Picture:
     typical = targets if len(losses) == 1 else [sorted(targets)[len(targets) // 2]]
     axis = over_prediction() if classification else over_residual(typical)
     curves = _curves(losses, run.usual, axis)
-    texts = [("usual", to_text(run.usual)), *((label, to_text(expr)) for label, expr in losses)]
+    texts = [
+        ("usual", to_text(run.usual, EXACT)),
+        *((label, to_text(expr, EXACT)) for label, expr in losses),
+    ]
     return Picture(
         _NAME,
         "The found loss" if len(losses) == 1 else "The found losses",

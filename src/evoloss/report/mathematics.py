@@ -11,6 +11,7 @@ from evoloss.discovery.candidate import Candidate
 from evoloss.errors import LossError
 from evoloss.lang.canonical import canonical
 from evoloss.lang.expr import Call, Const, Expr, Input, call, size, walk
+from evoloss.lang.network import NAME, WEIGHTS, Network
 from evoloss.lang.ops import OPERATORS
 from evoloss.lang.text import ATOM, number, to_text
 
@@ -115,6 +116,8 @@ def width(expr: Expr) -> float:
             return 1.0 if len(name) == 1 else 1.5
         case Const(value):
             return float(len(number(value, DIGITS)))
+        case Network():
+            return float(len(f"{NAME}{WEIGHTS}(y,f)"))
         case Call("aq", (a, b)):
             return max(width(a), 5.0 + width(b))
         case Call("div", (a, b)):
@@ -154,6 +157,13 @@ _TEMPLATES = {
 _SYMBOLS = {"add": "+", "sub": "−", "mul": "·", "neg": "−", "lt": "&lt;", "gt": "&gt;"}
 
 
+_NETWORK = (
+    f"<mrow><msub><mi>{NAME}</mi><mn>{WEIGHTS}</mn></msub><mo>&#x2061;</mo>"
+    "<mo>(</mo><mi>y</mi><mo>,</mo><mi>f</mi><mo>)</mo></mrow>"
+)
+"""A neural network, with the number of its weights in place of the weights."""
+
+
 def _write(expr: Expr) -> tuple[str, int]:
     """The markup, one element, and the precedence of its outermost operator."""
     match expr:
@@ -161,6 +171,8 @@ def _write(expr: Expr) -> tuple[str, int]:
             return _identifier(name), ATOM
         case Const(value):
             return _constant(value)
+        case Network():
+            return _NETWORK, ATOM
         case Call(op, args):
             if op in _TEMPLATES:
                 parts = dict(zip("abc", (_write(arg)[0] for arg in args), strict=False))

@@ -34,11 +34,13 @@ def picture(groups: Sequence[Group]) -> Picture:
     runs = [run for group in groups for run in group.runs if run.candidates]
     if not runs:
         return Picture(_NAME, _TITLE, "No generation is finished yet.")
+    overall = shares(each for run in runs for each in run.candidates)
+    if not overall:
+        return Picture(_NAME, _TITLE, "Neural networks are not made of operators.")
     best: list[Candidate] = []
     for run in runs:
         scored = ranked(run.candidates)
         best += scored[: max(1, round(_BEST * len(scored)))]
-    overall = shares(each for run in runs for each in run.candidates)
     elect = shares(best)
     names = sorted(overall, key=lambda name: -overall[name])
     by_generation: list[list[Candidate]] = [[] for _ in range(max(r.generations for r in runs))]

@@ -8,9 +8,9 @@ from typing import Any
 
 from evoloss.errors import UserError
 from evoloss.lang.expr import Expr, check
-from evoloss.lang.types import Output
+from evoloss.lang.types import SUPERVISED, Output, Signature, Type
 
-__all__ = ["FORMATS", "ExportError", "export"]
+__all__ = ["FORMATS", "ExportError", "export", "export_batch"]
 
 
 class ExportError(RuntimeError):
@@ -30,6 +30,25 @@ def export(expr: Expr, output: Output, format: str) -> str:
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(FORMATS)}"
         raise UserError(f"unknown format '{format}': {hint}")
     return writer(check(expr), output)
+
+
+def export_batch(expr: Expr, signature: Signature, format: str) -> str:
+    """`export` for a scalar loss of a batch, as in unlearning; sympy has no form for one.
+
+    Raises UserError for another format, LossError for an expression that is not a loss of the
+    signature, ExportError if the text disagrees with the expression on probe batches.
+    """
+    check(expr, signature)
+    if format == "latex":
+        return _latex(expr, "identity")
+    if format == "json":
+        return _json(expr, "identity", signature)
+    if format != "torch":
+        raise UserError(f"a loss of a batch has no format '{format}': take torch, latex or json")
+    from evoloss.lang.export.batch_source import batch_source, to_function
+
+    _check_function(to_function(expr, signature), expr, signature)
+    return batch_source(expr, signature)
 
 
 def _torch(expr: Expr, output: Output) -> str:
@@ -53,10 +72,10 @@ def _sympy(expr: Expr, output: Output) -> str:
     return source
 
 
-def _json(expr: Expr, output: Output) -> str:
+def _json(expr: Expr, output: Output, signature: Signature = SUPERVISED) -> str:
     from evoloss.lang.export.json_form import from_json, to_json
 
-    text = to_json(expr)
+    text = to_json(expr, signature)
     if from_json(text) != expr:
         raise ExportError("the JSON does not read back as the loss")
     return text + "\n"
@@ -91,11 +110,32 @@ def _check_torch(loss: Any, expr: Expr, output: Output) -> None:
         value = np.broadcast_to(numpy_value(expr, point), (1, 3)).sum()
         inner = torch.tensor(numpy_gradient(expr, point, "f").copy())
         (gradient,) = torch.autograd.grad(f, raw, inner)
-        exported = loss(raw, y)
+        exported = loss(raw, y) + 0.0 * raw.sum()  # a loss without a gradient has one of zero
         (its_gradient,) = torch.autograd.grad(exported, raw)
         _compare(exported.detach().numpy(), value, "the value of the PyTorch file")
         if np.isfinite(value):
             _compare(its_gradient.numpy(), gradient.numpy(), "the gradient of the PyTorch file")
+
+
+def _check_function(loss: Callable[..., Any], expr: Expr, signature: Signature) -> None:
+    """Compares the function, value and gradients, with the NumPy form on the probe batches."""
+    import torch
+
+    from evoloss.lang.gradient import value_and_gradients
+    from evoloss.lang.probes import probe_batches
+
+    for batch in probe_batches(signature):
+        tensors = {name: torch.tensor(array) for name, array in batch.items()}
+        for name, kind in signature.inputs.items():
+            if kind is Type.MASK:
+                tensors[name] = tensors[name] > 0.5
+        trained = [tensors[name].requires_grad_() for name in signature.trained]
+        value, gradients = value_and_gradients(expr, batch, signature.trained)
+        found = loss(**tensors) + sum(0.0 * tensor.sum() for tensor in trained)
+        _compare(found.detach().numpy(), value, "the value of the PyTorch file")
+        theirs = torch.autograd.grad(found, trained, materialize_grads=True)
+        for name, gradient in zip(signature.trained, theirs, strict=True):
+            _compare(gradient.numpy(), gradients[name], "the gradient of the PyTorch file")
 
 
 def _check_sympy(source: str, expr: Expr, output: Output) -> None:

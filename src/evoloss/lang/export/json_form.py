@@ -1,7 +1,8 @@
 """Writes a loss as JSON and reads it back, without losing a bit.
 
 An input is its name, a constant its number, a call the list of its operator and its operands:
-`{"version": 1, "signature": "supervised", "expression": ["square", ["sub", "y", "f"]]}`.
+`{"version": 1, "signature": "supervised", "expression": ["square", ["sub", "y", "f"]]}`. A network
+is `["ml3", "y", "f", [its weights]]`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import Any
 
 from evoloss.errors import LossError
 from evoloss.lang.expr import Call, Const, Expr, Input, check
+from evoloss.lang.network import INPUTS, NAME, Network
 from evoloss.lang.ops import OPERATORS
-from evoloss.lang.types import SUPERVISED, UNLEARNING, Signature
+from evoloss.lang.types import SIGNATURES, SUPERVISED, Signature
 
 VERSION = 1
-_SIGNATURES = {signature.name: signature for signature in (SUPERVISED, UNLEARNING)}
 
 
 def to_json(expr: Expr, signature: Signature = SUPERVISED) -> str:
@@ -39,9 +40,9 @@ def from_json(text: str) -> Expr:
             f"the loss has format version {document.get('version')}, this evoloss reads {VERSION}:"
             " export it again"
         )
-    signature = _SIGNATURES.get(str(document.get("signature")))
+    signature = SIGNATURES.get(str(document.get("signature")))
     if signature is None:
-        known = ", ".join(_SIGNATURES)
+        known = ", ".join(SIGNATURES)
         raise LossError(f"unknown signature '{document.get('signature')}' (known: {known})")
     return check(_read(document["expression"]), signature)
 
@@ -52,6 +53,8 @@ def _written(expr: Expr) -> str | float | list[Any]:
             return name
         case Const(value):
             return value
+        case Network():
+            return [NAME, *INPUTS, [float(digits) for digits in expr.digits]]
         case Call(op, args):
             return [op, *(_written(arg) for arg in args)]
 
@@ -64,9 +67,18 @@ def _read(node: object) -> Expr:
             raise LossError(f"'{node}' is no part of an expression: use a number")
         case int() | float():
             return Const(float(node))
+        case ["ml3", "y", "f", [*weights]]:
+            return _network(weights)
         case [str(op), *operands] if op in OPERATORS:
             return Call(op, tuple(_read(operand) for operand in operands))
         case [op, *_]:
             raise LossError(f"unknown operator '{op}' (known: {', '.join(OPERATORS)})")
         case _:
             raise LossError(f"'{node}' is no part of an expression: use a name, number or list")
+
+
+def _network(weights: list[object]) -> Network:
+    for weight in weights:
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise LossError(f"'{weight}' is no weight of a network: use a number")
+    return Network.of(float(weight) for weight in weights)  # type: ignore[arg-type]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 
+from evoloss.errors import LossError
 from evoloss.lang.expr import Call, Const, Expr, Input
+from evoloss.lang.network import Network
 from evoloss.lang.ops import OPERATORS
 from evoloss.lang.text import ATOM, number
 
 
 def to_latex(expr: Expr, digits: int = 3) -> str:
-    """The formula, without dollar signs; constants rounded to `digits` significant digits."""
+    """The formula, without dollar signs; constants rounded to `digits` significant digits.
+
+    Raises LossError for a neural network, which has none.
+    """
     text, _ = _write(expr, digits)
     return re.sub(r"\\left\(([a-z])\\right\)\^", r"\1^", text)  # (f)^2 is f^2
 
@@ -23,6 +28,8 @@ def _write(expr: Expr, digits: int) -> tuple[str, int]:
             return name if len(name) == 1 else rf"\mathrm{{{escaped}}}", ATOM
         case Const(value):
             return _number(value, digits)
+        case Network():
+            raise LossError("a neural network has no formula: export it as torch or json")
         case Call(op, args):
             row = OPERATORS[op]
             parts = [_write(arg, digits) for arg in args]

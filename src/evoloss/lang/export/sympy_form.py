@@ -13,14 +13,18 @@ from sympy.printing.str import StrPrinter
 
 from evoloss.errors import LossError
 from evoloss.lang.evaluate import evaluate, table_function
-from evoloss.lang.expr import Expr, inputs_of
-from evoloss.lang.ops import OPERATORS, Kind
+from evoloss.lang.expr import Expr, has_network, inputs_of
+from evoloss.lang.ops import BATCH_KINDS, OPERATORS, Kind
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": sympy.Abs, "sign": sympy.sign, "sqrt": sympy.sqrt, "exp": sympy.exp,
     "log": sympy.log, "tanh": sympy.tanh, "minimum": sympy.Min, "maximum": sympy.Max,
     "sigmoid": lambda a: 1 / (1 + sympy.exp(-a)),
     "softplus": lambda a: sympy.Max(a, 0) + sympy.log(1 + sympy.exp(-sympy.Abs(a))),
+    "log1p": lambda a: sympy.log(1 + a), "expm1": lambda a: sympy.exp(a) - 1,
+    "sin": sympy.sin, "cos": sympy.cos, "atan": sympy.atan, "erf": sympy.erf,
+    "floor": sympy.floor, "power": sympy.Pow,
+    "where": lambda mask, yes, no: sympy.Piecewise((yes, mask), (no, True)),
     "number": lambda value: _number(value),
 }  # fmt: skip
 
@@ -29,8 +33,10 @@ def to_sympy(expr: Expr) -> Any:
     """The loss as a sympy expression of real symbols with the names of the inputs.
 
     Whole numbers become integers, other constants floats. Raises LossError for a loss that sympy
-    refuses, such as one with the maximum of 0 / 0.
+    refuses, such as one with the maximum of 0 / 0, and for a neural network.
     """
+    if has_network(expr):
+        raise LossError("a neural network has no formula: export it as torch or json")
     symbols = {name: sympy.Symbol(name, real=True) for name in inputs_of(expr)}
     try:
         return evaluate(expr, symbols, _function, _number)
@@ -58,6 +64,12 @@ class _Printer(StrPrinter):  # type: ignore[misc]
         return repr(float(expr))
 
 
+_RELATIONS: dict[str, Callable[..., Any]] = {
+    "lt": sympy.Lt, "gt": sympy.Gt, "le": sympy.Le, "ge": sympy.Ge, "eq": sympy.Eq,
+    "ne": sympy.Ne, "and": sympy.And, "or": sympy.Or, "not": sympy.Not,
+}  # fmt: skip
+
+
 def _number(value: float) -> Any:
     return sympy.Integer(int(value)) if value == int(value) else sympy.Float(value)
 
@@ -72,13 +84,11 @@ class _Numbers(ast.NodeTransformer):
 @cache
 def _function(op: str) -> Callable[..., Any]:
     row = OPERATORS[op]
-    if row.kind is Kind.COMPARISON:
-        comparison: Callable[..., Any] = sympy.Lt if row.infix == "<" else sympy.Gt
-        return comparison
+    if (relation := _RELATIONS.get(op)) is not None:
+        return relation
     if row.kind is Kind.SELECTION:
-        return lambda mask, yes, no: sympy.Piecewise((yes, mask), (no, True))
-    if row.kind is Kind.REDUCTION:
-        reduction: Callable[..., Any] = sympy.Function(op)
-        return reduction
+        return _FUNCTIONS["where"]
+    if op == "detach" or row.kind in BATCH_KINDS:
+        raise LossError(f"sympy has no {op}: export the loss as torch, latex or json")
     tree = ast.fix_missing_locations(_Numbers().visit(ast.parse(row.value, mode="eval")))
     return table_function(ast.unparse(tree), row.arity, _FUNCTIONS)

@@ -1,0 +1,45 @@
+"""Tests of an unlearning loss that cost nothing: what fails them is not worth a training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evoloss.lang.batch import Array
+from evoloss.lang.expr import Expr
+from evoloss.lang.gradient import value_and_gradients
+from evoloss.lang.probes import probe_batches
+from evoloss.lang.types import Signature
+
+_DIRECTIONS = {"log_probs_forget": 1.0, "log_probs_retain": -1.0}
+"""Which way a loss goes, on average, when the model's log-probabilities of a set rise."""
+
+
+def fault(expr: Expr, signature: Signature) -> str | None:
+    """What is wrong with a loss on the probe batches; None if nothing is.
+
+    It must be finite with finite gradients, depend on the forget set, and on average rise with its
+    log-probabilities and not rise with those of the retain set.
+    """
+    try:
+        found = [value_and_gradients(expr, batch, signature.trained)
+                 for batch in probe_batches(signature)]  # fmt: skip
+    except (ValueError, IndexError, OverflowError):
+        return "vectors of different lengths are combined, or one is empty"
+    if not all(np.isfinite(value) for value, _ in found):
+        return "the loss is infinite or not a number on ordinary inputs"
+    for name in signature.trained:
+        reason = _gradient_fault(name, np.concatenate([gradients[name] for _, gradients in found]))
+        if reason:
+            return reason
+    return None
+
+
+def _gradient_fault(name: str, gradient: Array) -> str | None:
+    if not np.isfinite(gradient).all():
+        return f"the gradient in {name} is infinite or not a number on ordinary inputs"
+    direction = _DIRECTIONS[name] * gradient.mean()
+    if name == "log_probs_forget" and not gradient.any():
+        return f"the loss has no gradient in {name}"
+    if direction < 0 or (direction == 0 and gradient.any()):
+        return f"minimising the loss pushes {name} {'up' if name.endswith('forget') else 'down'}"
+    return None
