@@ -105,7 +105,8 @@ def test_heights_are_sums_over_outputs_and_means_over_rows():
 
 
 def measurements(task=None, arms=ARMS):
-    return Measurements(Workbench(task or tiny.regression(), SETTINGS), arms)
+    # Without a limit of time, which on a busy machine would cut the plan.
+    return Measurements(Workbench(task or tiny.regression(), SETTINGS), arms, seconds=1e6)
 
 
 def test_a_curve_is_the_training_that_torch_does():

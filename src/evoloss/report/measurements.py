@@ -19,7 +19,7 @@ from evoloss.discovery.randomness import Purpose, stream
 from evoloss.discovery.workbench import Trial, Workbench
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import SGD
-from evoloss.engine.training import Trained, predict, train
+from evoloss.engine.training import Trained, calibration, predict, train
 from evoloss.lang.expr import Expr
 from evoloss.tasks.task import Data
 
@@ -129,9 +129,18 @@ class Measurements:
         rows = torch.from_numpy(rng.permutation(len(data))[: self.plan.rows])
         return Data(data.x[rows], data.y[rows])
 
-    def predictions(self, theta: Tensor, x: Tensor) -> Tensor:
-        """(P, N, C) predictions f of weights (P, D)."""
-        return predict(self.bench.stack, theta, x, self.bench.task.output)
+    def predictions(self, theta: Tensor, x: Tensor, seen: Sequence[Tensor] | None = None) -> Tensor:
+        """(P, N, C) predictions f of weights (P, D).
+
+        seen: training minibatches for the statistics of batch norms; None for the first seed's.
+        """
+        batches = self._first_batches if seen is None else seen
+        return predict(self.bench.stack, theta, x, self.bench.task.output, batches)
+
+    @cached_property
+    def _first_batches(self) -> list[Tensor]:
+        trial = self._whole_trial(0, 0)
+        return calibration(trial.train.x, trial.batches)
 
     @cached_property
     def curves(self) -> Curves:
@@ -169,10 +178,11 @@ class Measurements:
     ) -> tuple[Array, Trained]:
         """(L, K) errors at the numbers of steps in `ends`, and the state at the last."""
         state = Trained.start(trial.initial, len(self.losses))
+        seen = calibration(trial.train.x, trial.batches)
         columns = []
         for end in ends:
             state = self._trained(state, trial, int(end), factor)
-            f = self.predictions(state.theta, trial.held_out.x)
+            f = self.predictions(state.theta, trial.held_out.x, seen)
             columns.append(self.bench.task.metric.errors(f, trial.held_out.y).numpy())
         return np.stack(columns, axis=1), state
 
