@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+import torch
 
 from evoloss.discovery.randomness import Purpose, stream, torch_seed
 from evoloss.errors import UserError
@@ -45,7 +46,6 @@ def test_a_stored_run_finds_its_streams_again_in_later_versions():
 
 
 def test_torch_seeds_fit_torch():
-    torch = pytest.importorskip("torch")
     for place in PLACES[:20]:
         seed = torch_seed(*place)
         assert torch.Generator().manual_seed(seed).initial_seed() == seed

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evoloss.cli import evidence, unlearn
+from evoloss.cli import evidence, lists, unlearn
 from evoloss.cli.options import (
     DATA_DIR,
     DROP_MISSING,
@@ -27,7 +27,7 @@ from evoloss.cli.options import (
     TASK,
     TRACK,
 )
-from evoloss.cli.shared import given, new_console
+from evoloss.cli.shared import given, new_console, write_json
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
 from evoloss.discovery.settings import METHODS
 from evoloss.errors import UserError
@@ -46,6 +46,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(lists.app)
 app.add_typer(evidence.app)
 app.add_typer(unlearn.app, name="unlearn", help="Losses that make a language model forget.")
 
@@ -253,7 +254,7 @@ def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> N
         found = runs.losses(store, candidates)
         spent = Budget.of(candidates, store.seconds(), store.outcome)
     if as_json:
-        _write_json(description)
+        write_json(description)
         return
     console = new_console()
     console.print(tables.run(description))
@@ -267,47 +268,6 @@ def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> N
     for record in description["evaluations"]:
         console.print(tables.comparison(record))
     console.print(tables.budget(spent))
-
-
-@app.command("runs")
-def list_runs(
-    directory: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="A folder of runs.", show_default="runs")
-    ] = None,
-    as_json: Annotated[bool, JSON] = False,
-) -> None:
-    """List the runs in a folder."""
-    from evoloss import runs
-
-    folder = directory or runs.FOLDER
-    summaries = [runs.summary(each) for each in runs.runs_in(folder)]
-    if as_json:
-        _write_json(summaries)
-    elif not summaries:
-        typer.echo(f"no runs in '{folder}': start one with `evoloss search TASK`")
-    else:
-        from evoloss import tables
-
-        new_console().print(tables.runs(summaries))
-
-
-@app.command()
-def tasks() -> None:
-    """List the named tasks."""
-    from evoloss.tasks.registry import TASKS
-
-    for name, description in TASKS.items():
-        typer.echo(f"{name:14} {description}")
-
-
-@app.command("zoo")
-def list_zoo() -> None:
-    """List the known losses."""
-    from evoloss.lang import zoo
-    from evoloss.lang.text import to_text
-
-    for name, entry in zoo.ZOO.items():
-        typer.echo(f"{name:26} {entry.kind:14} {to_text(zoo.loss(name), digits=4)}")
 
 
 def _introduce(console: Console, task: Task, directory: Path | None) -> None:
@@ -386,12 +346,6 @@ def _compare(console: Console, task: Task, subject: Subject, seeds: int, steps: 
         console.print(tables.comparison(record))
         if store is not None:
             store.add_evaluation(record)
-
-
-def _write_json(data: Any) -> None:
-    import json
-
-    typer.echo(json.dumps(data, indent=2))
 
 
 def main() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -14,6 +16,14 @@ def given(**options: Any) -> dict[str, Any]:
 
 
 def new_console() -> Console:
+    """A console on standard output."""
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def write_json(data: Any) -> None:
+    """To standard output, for programs."""
+    import json
+
+    typer.echo(json.dumps(data, indent=2))
