@@ -50,18 +50,18 @@ def tuned(problem: Problem, losses: list[Expr], local_search: str, steps: int, s
     if local_search != "none":
         _ = bench.searching, bench.start  # is not charged to the tuning
         begun = time.perf_counter()
-        constants = tune(bench, losses, lambda share: None)
+        found = tune(bench, losses, lambda share: None)
         seconds = time.perf_counter() - begun
-        losses = [with_constants(*each) for each in zip(losses, constants, strict=True)]
+        losses = [with_constants(loss, each.phi) for loss, each in zip(losses, found, strict=True)]
         training = bench.steps(bench.searching, settings.epochs)
-        print(f"\n{local_search}: {settings.tuning_steps} steps looked ahead, a loss,", end=" ")
+        print(f"\n{local_search}: {max(each.steps for each in found)} steps a loss,", end=" ")
         print(f"along a training of {training}; {seconds / len(losses):.1f} s a loss")
     else:
         print("\nuntuned")
-    found = scores(bench, losses)
-    for name, each, (usual, best) in zip(LOSSES, losses, found, strict=True):
+    scored = scores(bench, losses)
+    for name, each, (usual, best) in zip(LOSSES, losses, scored, strict=True):
         print(f"  {name:10} {usual:.3f} {best:.3f}  {to_text(each)}")
-    usual, best = (fmean(each) for each in zip(*found, strict=True))
+    usual, best = (fmean(each) for each in zip(*scored, strict=True))
     print(f"  {'mean':10} {usual:.3f} {best:.3f}", flush=True)
 
 

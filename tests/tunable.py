@@ -6,8 +6,8 @@ import torch
 from evoloss.lang.parse import parse
 from evoloss.lang.types import UNLEARNING, UNLEARNING_FORGET, UNLEARNING_TOKENS
 from evoloss.unlearn.adapters import LoraSettings
+from evoloss.unlearn.log_probs import Sequences, reference
 from evoloss.unlearn.objective import Part, Sets
-from evoloss.unlearn.training import Sequences, reference
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 

@@ -151,7 +151,7 @@ def test_a_run_that_another_process_writes_to_is_told(task, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [("candidate=5", "did you mean 'candidates'"), ("candidates=0", "positive"),
-     ("steps=many", "positive"), ("x", "unknown budget")],
+     ("steps=many", "positive"), ("candidates=inf", "positive"), ("x", "unknown budget")],
 )  # fmt: skip
 def test_a_budget_that_is_none(text, message):
     with pytest.raises(UserError, match=message):

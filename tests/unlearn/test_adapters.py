@@ -8,9 +8,9 @@ from evoloss.errors import UserError
 from evoloss.lang.parse import parse
 from evoloss.lang.types import UNLEARNING, UNLEARNING_TOKENS
 from evoloss.unlearn.adapters import LoraSettings, attached, save
+from evoloss.unlearn.log_probs import Sequences, mean_log_probs, reference, token_log_probs
 from evoloss.unlearn.objective import LossObjective, Part, Sets, batches
 from evoloss.unlearn.trainer import Schedule, advance, begin
-from evoloss.unlearn.training import Sequences, mean_log_probs, reference, token_log_probs
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 peft = pytest.importorskip("peft", reason="peft is not installed")

@@ -7,8 +7,8 @@ from evoloss.unlearn.data.divide import divide
 from evoloss.unlearn.data.example import normalised
 from evoloss.unlearn.data.sets import checked
 from evoloss.unlearn.fiction import authors, fiction
+from evoloss.unlearn.log_probs import mean_log_probs
 from evoloss.unlearn.tokens import Encoder, padded
-from evoloss.unlearn.training import mean_log_probs
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 

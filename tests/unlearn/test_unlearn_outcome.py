@@ -19,10 +19,10 @@ from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.contenders import contender
 from evoloss.unlearn.evaluate import evaluate
 from evoloss.unlearn.finish import conclude, found_contender
+from evoloss.unlearn.log_probs import mean_log_probs
 from evoloss.unlearn.problem import Problem, load_problem
 from evoloss.unlearn.search import search
 from evoloss.unlearn.settings import unlearn_settings
-from evoloss.unlearn.training import mean_log_probs
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 peft = pytest.importorskip("peft", reason="peft is not installed")

@@ -13,13 +13,13 @@ from evoloss.lang.types import UNLEARNING
 from evoloss.unlearn.adapters import LoraSettings, attached, off
 from evoloss.unlearn.data.example import DataSet, Example
 from evoloss.unlearn.fiction import fiction
+from evoloss.unlearn.log_probs import mean_log_probs, reference
 from evoloss.unlearn.objective import LossObjective, Part, Sets
 from evoloss.unlearn.rivals import RIVALS, Context
 from evoloss.unlearn.rivals.idk_dpo import ANSWERS
 from evoloss.unlearn.small_model import tokenizer_of
 from evoloss.unlearn.tokens import Encoder, padded
 from evoloss.unlearn.trainer import Schedule, advance, begin
-from evoloss.unlearn.training import mean_log_probs, reference
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 peft = pytest.importorskip("peft", reason="peft is not installed")

@@ -3,6 +3,7 @@
 import gc
 import math
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from evoloss.lang.parse import parse
 from evoloss.lang.text import to_text
 from evoloss.lang.zoo import loss
 from evoloss.unlearn import constants, tuning
-from evoloss.unlearn.bench import Sharing
+from evoloss.unlearn.bench import Bench, Sharing
 from evoloss.unlearn.constants import Tunable, free
 from evoloss.unlearn.problem import Problem
 from evoloss.unlearn.search import resume, search
@@ -46,7 +47,7 @@ def bench_of(model, retain=True, **settings):
         original=SimpleNamespace(values={"forget_prob": 1.0}),
         retain=SimpleNamespace(values={"forget_prob": FLOOR}),
     )
-    return SimpleNamespace(
+    bench = SimpleNamespace(
         settings=UnlearnSettings(**chosen),
         searching=phase,
         has_retain=retain,
@@ -56,10 +57,13 @@ def bench_of(model, retain=True, **settings):
         steps=lambda phase, epochs: epochs * 3,
         say=lambda line: None,
     )
+    bench.in_parts = partial(Bench.in_parts, bench)
+    return bench
 
 
 def tuned(bench, *texts, tick=lambda share: None):
-    return tune(bench, losses_of(*texts, retain=bench.has_retain), tick)
+    found = tune(bench, losses_of(*texts, retain=bench.has_retain), tick)
+    return [each.phi for each in found]
 
 
 @pytest.mark.parametrize("local_search", ["unrolled", "es"])

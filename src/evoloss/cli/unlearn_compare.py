@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from evoloss.cli.evidence import names
 from evoloss.cli.options import AGAINST, DEFAULT_AGAINST, TUNE
 from evoloss.cli.shared import given, new_console
-from evoloss.cli.unlearning import DATA_FOLDER, EVAL_SEEDS, FORGET_ROWS, RETAIN_ROWS
+from evoloss.cli.unlearn_options import (
+    BATCH,
+    CONTEXT,
+    DATA,
+    DATA_FOLDER,
+    EPOCHS,
+    EVAL_SEEDS,
+    FORGET,
+    FORGET_ONLY,
+    FORGET_ROWS,
+    HOLDOUT,
+    LLM_MODEL,
+    LLM_TOKENS,
+    LLM_URL,
+    LOCAL_SEARCH,
+    OBJECTIVE,
+    RANK,
+    RATE,
+    RETAIN,
+    RETAIN_MODEL,
+    RETAIN_ROWS,
+    TEXTS,
+    TOGETHER,
+    TWO_PHASE,
+)
+from evoloss.cli.unlearning import endpoint_of, taught
 from evoloss.errors import UserError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from evoloss.unlearn.problem import Problem
 
 app = typer.Typer()
 
@@ -31,26 +51,11 @@ def compare(
         bool, typer.Option("--demo", help="The demonstration's own model, and its made-up authors "
                            "or the --data.")
     ] = False,
-    forget: Annotated[
-        str | None, typer.Option(help="What is to be forgotten, JSONL.", show_default=False)
-    ] = None,
-    retain: Annotated[
-        str | None, typer.Option(help="What is to be kept, JSONL.", show_default=False)
-    ] = None,
-    holdout: Annotated[
-        str | None,
-        typer.Option(
-            help="What the model never saw, for membership inference.", show_default=False
-        ),
-    ] = None,
-    retain_model: Annotated[
-        str | None,
-        typer.Option(help="A model that never saw what is to be forgotten.", show_default=False),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="A benchmark, such as tofu:forget05.", show_default=False),
-    ] = None,
+    forget: Annotated[str | None, FORGET] = None,
+    retain: Annotated[str | None, RETAIN] = None,
+    holdout: Annotated[str | None, HOLDOUT] = None,
+    retain_model: Annotated[str | None, RETAIN_MODEL] = None,
+    data: Annotated[str | None, DATA] = None,
     data_dir: Annotated[str | None, DATA_FOLDER] = None,
     forget_rows: Annotated[int | None, FORGET_ROWS] = None,
     retain_rows: Annotated[int | None, RETAIN_ROWS] = None,
@@ -65,55 +70,23 @@ def compare(
     against: Annotated[str, AGAINST] = DEFAULT_AGAINST,
     tune: Annotated[int | None, TUNE] = None,
     eval_seeds: Annotated[int, EVAL_SEEDS] = 3,
-    llm_url: Annotated[
-        str | None,
-        typer.Option(help="An OpenAI-compatible server, up to /v1.", show_default=False),
-    ] = None,
-    llm_model: Annotated[
-        str | None, typer.Option(help="The model that it serves.", show_default=False)
-    ] = None,
-    llm_tokens: Annotated[
-        int | None, typer.Option(help="The most tokens that a search may cost.", show_default=False)
-    ] = None,
-    two_phase: Annotated[
-        bool, typer.Option("--two-phase", help="Let it reason first, and write the code then.")
-    ] = False,
+    llm_url: Annotated[str | None, LLM_URL] = None,
+    llm_model: Annotated[str | None, LLM_MODEL] = None,
+    llm_tokens: Annotated[int | None, LLM_TOKENS] = None,
+    two_phase: Annotated[bool, TWO_PHASE] = False,
     population: Annotated[
         int | None, typer.Option(help="Losses in a generation.", show_default="8")
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="The most that a loss may ask for.", show_default="5")
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Sequences of each set a step.", show_default="8")
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Learning rate of the adapters.", show_default="5e-4")
-    ] = None,
-    rank: Annotated[int | None, typer.Option(help="Of the adapters.", show_default="8")] = None,
-    context: Annotated[
-        int | None, typer.Option(help="The most tokens of a sequence.", show_default="512")
-    ] = None,
-    objective: Annotated[
-        str | None,
-        typer.Option(help="balance, tofu_score or muse_score.", show_default="balance"),
-    ] = None,
-    local_search: Annotated[
-        str | None,
-        typer.Option(help="Tunes a loss's constants: none, unrolled or es.", show_default="none"),
-    ] = None,
-    together: Annotated[
-        int | None,
-        typer.Option(help="Adapters trained side by side.", show_default="what is fastest"),
-    ] = None,
-    texts: Annotated[
-        int | None,
-        typer.Option(help="Answers generated from the retain set.", show_default="32"),
-    ] = None,
-    forget_only: Annotated[
-        bool,
-        typer.Option("--forget-only", help="Train without what is to be kept; only measure it."),
-    ] = False,
+    epochs: Annotated[int | None, EPOCHS] = None,
+    batch: Annotated[int | None, BATCH] = None,
+    lr: Annotated[float | None, RATE] = None,
+    rank: Annotated[int | None, RANK] = None,
+    context: Annotated[int | None, CONTEXT] = None,
+    objective: Annotated[str | None, OBJECTIVE] = None,
+    local_search: Annotated[str | None, LOCAL_SEARCH] = None,
+    together: Annotated[int | None, TOGETHER] = None,
+    texts: Annotated[int | None, TEXTS] = None,
+    forget_only: Annotated[bool, FORGET_ONLY] = False,
     out: Annotated[Path, typer.Option(help="Where the runs and tables are kept.")] = Path(
         "unlearn-comparison"
     ),
@@ -140,10 +113,10 @@ def compare(
         names(proposers), seeds, parse_budget(budget), names(against), out, tune, eval_seeds,
         {**SETTINGS, **changes} if demo else changes,
     )  # fmt: skip
-    endpoint = _endpoint(llm_url, llm_model, llm_tokens, two_phase)
+    endpoint = endpoint_of(llm_url, llm_model, llm_tokens, two_phase)
     console = new_console()
     if demo:
-        problem = _demonstration(console, data, data_dir, forget_rows, retain_rows)
+        problem = taught(console, 0, data, data_dir, forget_rows, retain_rows)
     else:
         from evoloss.unlearn.problem import load_problem
 
@@ -169,26 +142,3 @@ def compare(
     console.print(output.terminal(summary))
     for path in output.save(summary, out):
         say(f"saved {path}")
-
-
-def _demonstration(
-    console: Console, data: str | None, data_dir: str | None, forget: int | None, retain: int | None
-) -> Problem:
-    from evoloss.unlearn.demo import demonstration
-
-    with console.status("teaching a small model and its twin") as status:
-        return demonstration(
-            0, data, data_dir, forget, retain,
-            lambda which, known: status.update(f"teaching {which}: knows {known:.0%}"),
-        )  # fmt: skip
-
-
-def _endpoint(url: str | None, model: str | None, tokens: int | None, two_phase: bool) -> Any:
-    """Of the proposers that ask a language model; None if there is none."""
-    if url is None and model is None:
-        return None
-    if not url or not model:
-        raise UserError("a language model needs both --llm-url and --llm-model")
-    from evoloss.propose.llm import Endpoint
-
-    return Endpoint(url, model, max_total_tokens=tokens, two_phase=two_phase)

@@ -12,6 +12,31 @@ import typer
 
 from evoloss.cli.options import AGAINST, DEFAULT_AGAINST, OUT, QUIET, SEED, SET, TRACK, TUNE
 from evoloss.cli.shared import given, new_console, stoppable, watched
+from evoloss.cli.unlearn_options import (
+    BATCH,
+    CONTEXT,
+    DATA,
+    DATA_FOLDER,
+    EPOCHS,
+    EVAL_SEEDS,
+    FORGET,
+    FORGET_ONLY,
+    FORGET_ROWS,
+    HOLDOUT,
+    LLM_MODEL,
+    LLM_TOKENS,
+    LLM_URL,
+    LOCAL_SEARCH,
+    OBJECTIVE,
+    RANK,
+    RATE,
+    RETAIN,
+    RETAIN_MODEL,
+    RETAIN_ROWS,
+    TEXTS,
+    TOGETHER,
+    TWO_PHASE,
+)
 from evoloss.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,13 +47,9 @@ if TYPE_CHECKING:
     from evoloss.runs import Subject
     from evoloss.unlearn.bench import Bench
     from evoloss.unlearn.methods import Makers
+    from evoloss.unlearn.problem import Problem
 
 app = typer.Typer()
-
-DATA_FOLDER = typer.Option(help="The folder of its files.", show_default=False)
-FORGET_ROWS = typer.Option(help="Only so many rows, evenly spaced.", show_default="all")
-RETAIN_ROWS = typer.Option(help="Only so many rows, evenly spaced.", show_default="all")
-EVAL_SEEDS = typer.Option(help="Adapters of each loss in the final comparison.", min=1)
 
 
 @app.command()
@@ -54,16 +75,13 @@ def demo(
     """Make a small model forget fictitious authors: everything on this machine, in minutes."""
     from evoloss.runs import new_directory
     from evoloss.store import Store
-    from evoloss.unlearn.demo import SETTINGS, demonstration
+    from evoloss.unlearn.demo import SETTINGS
 
     console, directory = new_console(), out or new_directory("unlearn-demo")
     _check_names(against, True)  # these two before the models are taught
     Store.check_free(directory)
-    with stoppable(directory), console.status("teaching a small model and its twin") as status:
-        problem = demonstration(
-            seed, data, data_dir, forget_rows, retain_rows,
-            lambda which, known: status.update(f"teaching {which}: knows {known:.0%}"),
-        )  # fmt: skip
+    with stoppable(directory):
+        problem = taught(console, seed, data, data_dir, forget_rows, retain_rows)
     _search(
         console, problem, directory, against, tune, eval_seeds, quiet, None, None,
         {**SETTINGS, **given(epochs=epochs), "seed": seed, "generations": -(-losses // 8),
@@ -76,82 +94,35 @@ def search(
     model: Annotated[
         str, typer.Option(help="Folder, .gguf file or hub name of a causal language model.")
     ],
-    forget: Annotated[
-        str | None, typer.Option(help="What is to be forgotten, JSONL.", show_default=False)
-    ] = None,
-    retain: Annotated[
-        str | None, typer.Option(help="What is to be kept, JSONL.", show_default=False)
-    ] = None,
-    holdout: Annotated[
-        str | None,
-        typer.Option(
-            help="What the model never saw, for membership inference.", show_default=False
-        ),
-    ] = None,
-    retain_model: Annotated[
-        str | None,
-        typer.Option(help="A model that never saw what is to be forgotten.", show_default=False),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="A benchmark, such as tofu:forget05.", show_default=False),
-    ] = None,
+    forget: Annotated[str | None, FORGET] = None,
+    retain: Annotated[str | None, RETAIN] = None,
+    holdout: Annotated[str | None, HOLDOUT] = None,
+    retain_model: Annotated[str | None, RETAIN_MODEL] = None,
+    data: Annotated[str | None, DATA] = None,
     data_dir: Annotated[str | None, DATA_FOLDER] = None,
     forget_rows: Annotated[int | None, FORGET_ROWS] = None,
     retain_rows: Annotated[int | None, RETAIN_ROWS] = None,
     proposer: Annotated[
         str, typer.Option(help="Who proposes losses: gp, llm, mixture, random or zoo.")
     ] = "gp",
-    llm_url: Annotated[
-        str | None,
-        typer.Option(help="An OpenAI-compatible server, up to /v1.", show_default=False),
-    ] = None,
-    llm_model: Annotated[
-        str | None, typer.Option(help="The model that it serves.", show_default=False)
-    ] = None,
-    llm_tokens: Annotated[
-        int | None, typer.Option(help="The most tokens that it may cost.", show_default=False)
-    ] = None,
-    two_phase: Annotated[
-        bool, typer.Option("--two-phase", help="Let it reason first, and write the code then.")
-    ] = False,
+    llm_url: Annotated[str | None, LLM_URL] = None,
+    llm_model: Annotated[str | None, LLM_MODEL] = None,
+    llm_tokens: Annotated[int | None, LLM_TOKENS] = None,
+    two_phase: Annotated[bool, TWO_PHASE] = False,
     budget: Annotated[
         str, typer.Option(help="candidates=N, steps=N or seconds=N.")
     ] = "candidates=40",
     population: Annotated[int, typer.Option(help="Losses in a generation.", min=1)] = 8,
-    epochs: Annotated[
-        int | None, typer.Option(help="The most that a loss may ask for.", show_default="5")
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Sequences of each set a step.", show_default="8")
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Learning rate of the adapters.", show_default="5e-4")
-    ] = None,
-    rank: Annotated[int | None, typer.Option(help="Of the adapters.", show_default="8")] = None,
-    context: Annotated[
-        int | None, typer.Option(help="The most tokens of a sequence.", show_default="512")
-    ] = None,
-    objective: Annotated[
-        str | None,
-        typer.Option(help="balance, tofu_score or muse_score.", show_default="balance"),
-    ] = None,
-    local_search: Annotated[
-        str | None,
-        typer.Option(help="Tunes a loss's constants: none, unrolled or es.", show_default="none"),
-    ] = None,
-    together: Annotated[
-        int | None,
-        typer.Option(help="Adapters trained side by side.", show_default="what is fastest"),
-    ] = None,
-    texts: Annotated[
-        int | None,
-        typer.Option(help="Answers generated from the retain set.", show_default="32"),
-    ] = None,
-    forget_only: Annotated[
-        bool,
-        typer.Option("--forget-only", help="Train without what is to be kept; only measure it."),
-    ] = False,
+    epochs: Annotated[int | None, EPOCHS] = None,
+    batch: Annotated[int | None, BATCH] = None,
+    lr: Annotated[float | None, RATE] = None,
+    rank: Annotated[int | None, RANK] = None,
+    context: Annotated[int | None, CONTEXT] = None,
+    objective: Annotated[str | None, OBJECTIVE] = None,
+    local_search: Annotated[str | None, LOCAL_SEARCH] = None,
+    together: Annotated[int | None, TOGETHER] = None,
+    texts: Annotated[int | None, TEXTS] = None,
+    forget_only: Annotated[bool, FORGET_ONLY] = False,
     others: Annotated[list[str] | None, SET] = None,
     seed: Annotated[int, SEED] = 0,
     against: Annotated[str, AGAINST] = DEFAULT_AGAINST,
@@ -175,7 +146,12 @@ def search(
     changes |= parse_budget(budget).settings(population)
     changes |= UnlearnSettings.parsed(others or ())
     unlearn_settings(**changes)  # refuses a wrong value before any data is read
-    endpoint = _endpoint(proposer, llm_url, llm_model, llm_tokens, two_phase)
+    endpoint = endpoint_of(llm_url, llm_model, llm_tokens, two_phase)
+    if endpoint is None and proposer in ("llm", "mixture"):
+        raise UserError(
+            f"--proposer {proposer} needs --llm-url, such as http://localhost:8000/v1, "
+            "and --llm-model"
+        )
     problem = load_problem(
         model, forget=forget, retain=retain, holdout=holdout, data=data, data_dir=data_dir,
         retain_model=retain_model, forget_rows=forget_rows, retain_rows=retain_rows,
@@ -230,7 +206,7 @@ def evaluate(subject: Subject, against: str, tune: int | None, seeds: int) -> No
 
 
 def _search(
-    console: Console, problem: Any, directory: Path, against: str, tune: int | None, seeds: int,
+    console: Console, problem: Problem, directory: Path, against: str, tune: int | None, seeds: int,
     quiet: bool, track: list[str] | None, endpoint: Endpoint | None, changes: dict[str, Any],
 ) -> None:  # fmt: skip
     from evoloss.unlearn import search as searching
@@ -310,16 +286,28 @@ def _check_names(against: str, retain: bool) -> list[str]:
     return chosen
 
 
-def _endpoint(
-    proposer: str, url: str | None, model: str | None, tokens: int | None, two_phase: bool
+def taught(
+    console: Console, seed: int, data: str | None, data_dir: str | None,
+    forget_rows: int | None, retain_rows: int | None,
+) -> Problem:  # fmt: skip
+    """The demonstration's problem; says how far its models have been taught."""
+    from evoloss.unlearn.demo import demonstration
+
+    with console.status("teaching a small model and its twin") as status:
+        return demonstration(
+            seed, data, data_dir, forget_rows, retain_rows,
+            lambda which, known: status.update(f"teaching {which}: knows {known:.0%}"),
+        )  # fmt: skip
+
+
+def endpoint_of(
+    url: str | None, model: str | None, tokens: int | None, two_phase: bool
 ) -> Endpoint | None:
-    if proposer not in ("llm", "mixture"):
+    """Of the proposers that ask a language model; None if none is named."""
+    if url is None and model is None:
         return None
     if not url or not model:
-        raise UserError(
-            f"--proposer {proposer} needs --llm-url, such as http://localhost:8000/v1, "
-            "and --llm-model"
-        )
+        raise UserError("a language model needs both --llm-url and --llm-model")
     from evoloss.propose.llm import Endpoint
 
     return Endpoint(url, model, max_total_tokens=tokens, two_phase=two_phase)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ def parse_budget(text: str) -> Budget:
         amount = float(number)
     except ValueError:
         amount = 0.0
-    if not amount > 0:
+    if not 0 < amount < math.inf:
         raise UserError(f"budget '{text}': give a positive number, such as {kind}=1250")
     return Budget(kind, amount)
 

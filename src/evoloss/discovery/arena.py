@@ -22,6 +22,17 @@ Tick = Callable[[float], None]
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """The weights of a loss after local search, not finite where it broke down.
+
+    steps: training steps that it took.
+    """
+
+    phi: tuple[float, ...]
+    steps: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of a candidate in training.
 
@@ -95,8 +106,8 @@ class Arena(Protocol):
         """What a cheap test finds wrong with each loss; None if nothing is."""
         ...
 
-    def tune(self, losses: Sequence[Expr], tick: Tick) -> list[tuple[float, ...]]:
-        """The tuned weights of each loss; not finite where tuning broke down."""
+    def tune(self, losses: Sequence[Expr], tick: Tick) -> list[Tuned]:
+        """The tuned weights of each loss."""
         ...
 
     def score(self, candidates: Sequence[Candidate], tick: Tick) -> list[Outcome]:

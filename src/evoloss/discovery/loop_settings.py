@@ -48,11 +48,6 @@ class LoopSettings:
     max_steps: int | None = None
     max_seconds: float | None = None
 
-    @property
-    def tuning_steps(self) -> int:
-        """Training steps that the tuning of one candidate takes."""
-        return 0
-
     def at_least(self, **least: float) -> None:
         """Raises UserError for a setting that is given and below its least value."""
         for name, minimum in least.items():

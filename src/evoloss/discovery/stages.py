@@ -123,13 +123,12 @@ class Generation:
         if not self.pending:
             return
         expressions = [self.candidates[index].expression for index in self.pending]
-        steps = self.arena.settings.tuning_steps
         found = self.arena.tune(expressions, lambda share: self.report("tuning", share))
-        for index, phi in zip(list(self.pending), found, strict=True):
+        for index, tuned in zip(list(self.pending), found, strict=True):
             try:
-                self._change(index, steps=steps, **self._tuned(index, phi))
+                self._change(index, steps=tuned.steps, **self._tuned(index, tuned.phi))
             except LossError:
-                self._drop(index, Fate.FAILED, "tuning its weights gave NaN", steps=steps)
+                self._drop(index, Fate.FAILED, "tuning its weights gave NaN", steps=tuned.steps)
 
     def _tuned(self, index: int, phi: tuple[float, ...]) -> dict[str, Any]:
         """Weights on edges are kept beside the structure; constants are part of it.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from evoloss.discovery.arena import Final, Outcome, Tick
+from evoloss.discovery.arena import Final, Outcome, Tick, Tuned
 from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.discovery.finalists import final_scores
 from evoloss.discovery.fitness import Score, fitness
@@ -51,8 +51,8 @@ class Supervised:
     def faults(self, losses: Sequence[Expr]) -> list[str | None]:
         return faults(self.bench, losses)
 
-    def tune(self, losses: Sequence[Expr], tick: Tick) -> list[tuple[float, ...]]:
-        return tune(self.bench, losses, tick)
+    def tune(self, losses: Sequence[Expr], tick: Tick) -> list[Tuned]:
+        return [Tuned(phi, self.settings.tuning_steps) for phi in tune(self.bench, losses, tick)]
 
     def score(self, candidates: Sequence[Candidate], tick: Tick) -> list[Outcome]:
         trials = self.bench.fitness_trials

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evoloss.unlearn.log_probs import last_logits
 from evoloss.unlearn.metrics.table import Array
 from evoloss.unlearn.tokens import Encoded, Ids
-from evoloss.unlearn.training import last_logits
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from statistics import fmean
 from typing import Any
 
-from evoloss.discovery.arena import Final, Outcome, Tick
+from evoloss.discovery.arena import Final, Outcome, Tick, Tuned
 from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.discovery.randomness import Purpose, stream
 from evoloss.lang.expr import Expr
@@ -81,7 +81,7 @@ class Unlearning:
     def faults(self, losses: Sequence[Expr]) -> list[str | None]:
         return [fault(each, signature_of(each, self.bench.has_retain)) for each in losses]
 
-    def tune(self, losses: Sequence[Expr], tick: Tick) -> list[tuple[float, ...]]:
+    def tune(self, losses: Sequence[Expr], tick: Tick) -> list[Tuned]:
         from evoloss.unlearn.tuning import tune
 
         return tune(self.bench, losses, tick)

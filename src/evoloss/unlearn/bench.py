@@ -10,10 +10,11 @@ questions to keep that no training has touched.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 
@@ -35,6 +36,7 @@ MOST_TOGETHER = 16
 LEAST_TO_DIVIDE = 8
 """With fewer rows to keep, a search measures those that it trains on."""
 
+T = TypeVar("T")
 Say = Callable[[str], None]
 """Tells the user something, in a line."""
 
@@ -120,6 +122,29 @@ class Bench:
         """The adapter that all trainings of the search begin with."""
         return self.start_of(0)
 
+    def in_parts(self, chosen: Sequence[int], work: Callable[[Sequence[int]], list[T]]) -> list[T]:
+        """The work on so many at a time; half as many where memory does not do.
+
+        Raises: UserError where it does not do for one alone.
+        """
+        found: list[T] = []
+        while len(found) < len(chosen):
+            part = chosen[len(found) : len(found) + self.sharing.together]
+            try:
+                found += work(part)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    raise UserError(
+                        "out of memory with a single adapter: give a smaller --batch "
+                        f"(now {self.settings.batch}) or --context"
+                    ) from error
+                fewer = max(1, len(part) // 2)
+                self.sharing = replace(self.sharing, together=fewer)
+                self.say(f"out of memory: {fewer} adapters at a time from here on")
+        return found
+
     def start_of(self, number: int) -> Progress:
         """The new adapter of a number."""
         seed = torch_seed(self.settings.seed, Purpose.INITIAL_WEIGHTS, number)
@@ -173,3 +198,11 @@ class Bench:
         if isinstance(found, Failed):
             raise UserError(f"{which} '{language.name}' cannot be measured: {found.reason}")
         return found
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether that is what the error says; torch has a type of its own for GPUs only."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        "out of memory" in text or "can't allocate memory" in text or "cannot allocate" in text
+    )

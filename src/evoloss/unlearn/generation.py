@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from evoloss.unlearn.answers import device_of
+from evoloss.unlearn.log_probs import last_logits
 from evoloss.unlearn.tokens import Encoder, Ids, padded_prompts
-from evoloss.unlearn.training import last_logits
 
 
 def greedy(

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from evoloss.engine.compiled import cache_directory
 from evoloss.errors import UserError
+from evoloss.unlearn.log_probs import Sequences, reference
 from evoloss.unlearn.tokens import Encoder
-from evoloss.unlearn.training import Sequences, reference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from evoloss.lang.evaluate import torch_value
 from evoloss.lang.expr import Expr, inputs_of
 from evoloss.lang.types import UNLEARNING, UNLEARNING_FORGET, UNLEARNING_TOKENS, Signature
-from evoloss.unlearn.training import Sequences, token_log_probs
+from evoloss.unlearn.log_probs import Sequences, token_log_probs
 
 
 class Objective(Protocol):

@@ -103,7 +103,7 @@ def reopened(store: Store, problem: Problem | None = None, say: Say = lambda lin
         if store.task is None:
             raise UserError(
                 f"run '{store.directory}' was started from Python with data in memory: "
-                "resume it there, with evoloss.unlearn.resume(run, problem=…)"
+                "resume it there, with evoloss.unlearn.search.resume(run, problem=…)"
             )
         problem = load_problem(**store.task)
     bench = Bench(problem, UnlearnSettings.from_json(store.settings), say)

@@ -82,12 +82,6 @@ class UnlearnSettings(LoopSettings):
         """The adapters."""
         return LoraSettings(self.rank, self.alpha)
 
-    @property
-    def tuning_steps(self) -> int:
-        """Training steps that the tuning of one candidate takes."""
-        trainings = {"none": 0, "unrolled": 1, "es": 2 * self.es_pairs}
-        return self.local_steps * trainings[self.local_search]
-
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> UnlearnSettings:
         """The settings that `to_json` wrote."""

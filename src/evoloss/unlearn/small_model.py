@@ -13,8 +13,8 @@ from evoloss.engine.compiled import cache_directory
 from evoloss.errors import UserError
 from evoloss.unlearn.data.example import DataSet, Example
 from evoloss.unlearn.language import quiet
+from evoloss.unlearn.log_probs import Sequences, mean_log_probs
 from evoloss.unlearn.tokens import Encoder, padded
-from evoloss.unlearn.training import Sequences, mean_log_probs
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast

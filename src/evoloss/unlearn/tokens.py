@@ -19,7 +19,7 @@ from torch import Tensor
 from evoloss.errors import UserError
 from evoloss.unlearn.data.example import DataSet, Example
 from evoloss.unlearn.data.examples import some_rows
-from evoloss.unlearn.training import Sequences
+from evoloss.unlearn.log_probs import Sequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

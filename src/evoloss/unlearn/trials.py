@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from evoloss.errors import UserError
 from evoloss.unlearn.adapters import attached
 from evoloss.unlearn.bench import Bench, Phase, Sharing
 from evoloss.unlearn.measurement import Failed, measure, quick
@@ -33,7 +31,6 @@ TIMED = 3
 Tick = Callable[[float], None]
 Look = Callable[..., list[Measured | Failed]]
 """`measure`, or `quick`."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ class Trials:
             now = [standing[each] for each in part]
             return advance(language.model, lora, self.objective, self.schedules, now, part, end)
 
-        return self._in_parts(running, some)
+        return self.bench.in_parts(running, some)
 
     def _measured(
         self, over: Sequence[int], standing: Sequence[Progress],
@@ -173,35 +170,7 @@ class Trials:
                     original=self.phase.original, retain=self.phase.retain,
                 )  # fmt: skip
 
-        return self._in_parts(chosen, some)
-
-    def _in_parts(self, chosen: Sequence[int], work: Callable[[Sequence[int]], list[T]]) -> list[T]:
-        """The work on so many at a time; half as many where memory does not do."""
-        found: list[T] = []
-        while len(found) < len(chosen):
-            part = chosen[len(found) : len(found) + self.bench.sharing.together]
-            try:
-                found += work(part)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                if len(part) == 1:
-                    raise UserError(
-                        "out of memory with a single adapter: give a smaller --batch "
-                        f"(now {self.bench.settings.batch}) or --context"
-                    ) from error
-                fewer = max(1, len(part) // 2)
-                self.bench.sharing = replace(self.bench.sharing, together=fewer)
-                self.bench.say(f"out of memory: {fewer} adapters at a time from here on")
-        return found
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether that is what the error says; torch has a type of its own for GPUs only."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        "out of memory" in text or "can't allocate memory" in text or "cannot allocate" in text
-    )
+        return self.bench.in_parts(chosen, some)
 
 
 def fastest(bench: Bench, trials: Callable[[int], Trials], choices: Collection[int]) -> Sharing:

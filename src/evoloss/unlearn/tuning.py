@@ -14,21 +14,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from evoloss.discovery.arena import Tuned
 from evoloss.discovery.randomness import Purpose, stream
 from evoloss.engine.optimisers import Adam
-from evoloss.errors import UserError
 from evoloss.lang.expr import Expr
 from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.constants import Tunable, Tunables
 from evoloss.unlearn.objective import LossObjective, signature_of
 from evoloss.unlearn.one_step import OneStep, evolution_slope, hypergradient
 from evoloss.unlearn.trainer import Schedule
-from evoloss.unlearn.trials import out_of_memory
 
 Tick = Callable[[float], None]
 
 
-def tune(bench: Bench, losses: Sequence[Expr], tick: Tick) -> list[tuple[float, ...]]:
+def tune(bench: Bench, losses: Sequence[Expr], tick: Tick) -> list[Tuned]:
     """The constants of each loss after the settings' local steps; NaN where tuning broke down.
 
     Losses without any that can be tuned are not trained. Who is tuned side by side makes no
@@ -36,37 +35,32 @@ def tune(bench: Bench, losses: Sequence[Expr], tick: Tick) -> list[tuple[float, 
     tick: called now and then with the share that is done.
     """
     tunable = [Tunable.of(each, signature_of(each, bench.has_retain)) for each in losses]
-    found = [each.constants for each in tunable]
+    found = [Tuned(each.constants, 0) for each in tunable]
     rest = [at for at, each in enumerate(tunable) if any(each.free)]
-    wanted = len(rest)
-    while rest:
-        part, done = rest[: bench.sharing.together], wanted - len(rest)
+    done = 0
 
-        def share(of_part: float, done: int = done, many: int = len(part)) -> None:
-            tick((done + of_part * many) / wanted)
+    def some(part: Sequence[int]) -> list[list[float]]:
+        nonlocal done
+        share = [len(part) / len(rest), done / len(rest)]
+        tuned = _tuned(
+            bench, [tunable[at] for at in part], lambda own: tick(own * share[0] + share[1])
+        )
+        done += len(part)
+        return tuned
 
-        try:
-            tuned = _tuned(bench, [tunable[at] for at in part], share)
-        except (RuntimeError, MemoryError) as error:
-            _halve(bench, len(part), error)
-            continue
-        for at, constants in zip(part, tuned, strict=True):
-            found[at] = tuple(constants[: len(found[at])])
-        rest = rest[len(part) :]
+    for at, constants in zip(rest, bench.in_parts(rest, some), strict=True):
+        found[at] = Tuned(tuple(constants[: len(tunable[at].constants)]), _steps(bench))
     return found
 
 
-def _halve(bench: Bench, together: int, error: RuntimeError | MemoryError) -> None:
-    """Half as many at a time from here on, if that is what helps."""
-    if not out_of_memory(error):
-        raise error
-    if together == 1:
-        raise UserError(
-            "out of memory when tuning a single loss: give a smaller --batch "
-            f"(now {bench.settings.batch}) or --context, or --local-search none"
-        ) from error
-    bench.sharing = replace(bench.sharing, together=together // 2)
-    bench.say(f"out of memory: {together // 2} adapters at a time from here on")
+def _steps(bench: Bench) -> int:
+    """Training steps that tuning one loss takes: those looked ahead, and those between them."""
+    settings = bench.settings
+    ahead = 2 * settings.es_pairs if settings.local_search == "es" else 1
+    reached: dict[int, int] = {}
+    for lap, step in _stops(bench):
+        reached[lap] = step
+    return settings.local_steps * ahead + sum(reached.values())
 
 
 def _tuned(bench: Bench, losses: Sequence[Tunable], tick: Tick) -> list[list[float]]:

@@ -64,9 +64,9 @@ class Client:
         with load_library().OpenAI(
             base_url=endpoint.url, api_key=key_of(endpoint) or "none", max_retries=0,
             timeout=endpoint.timeout,
-        ) as library:  # fmt: skip
+        ) as service:  # fmt: skip
             most = endpoint.retries if retries is None else retries
-            connection = Connection(endpoint, self.budget, library, most, self._left_out)
+            connection = Connection(endpoint, self.budget, service, most, self._left_out)
             try:
                 return _in_parallel(
                     lambda prompt: _answer(connection, prompt), prompts, endpoint.samples_at_once

@@ -57,7 +57,7 @@ class Connection:
 
     endpoint: Endpoint
     budget: Budget
-    library: openai.OpenAI
+    service: openai.OpenAI
     retries: int
     left_out: set[str]
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -112,7 +112,7 @@ class Connection:
 
         The options go along as they are, whatever the library's version knows of them.
         """
-        chat: Any = self.library.chat.completions  # its types want one of a dozen kinds of message
+        chat: Any = self.service.chat.completions  # its types want one of a dozen kinds of message
         deadline = time.monotonic() + self.endpoint.timeout
         try:
             with chat.with_streaming_response.create(

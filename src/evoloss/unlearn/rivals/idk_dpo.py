@@ -17,11 +17,11 @@ from torch.nn.functional import logsigmoid
 
 from evoloss.errors import UserError
 from evoloss.unlearn.data.example import DataSet
+from evoloss.unlearn.log_probs import reference, token_log_probs
 from evoloss.unlearn.objective import Part
 from evoloss.unlearn.rivals.minibatches import Minibatches
 from evoloss.unlearn.rivals.rival import Context, Variant
 from evoloss.unlearn.tokens import padded
-from evoloss.unlearn.training import reference, token_log_probs
 
 ANSWERS = (
     "I don't know.",

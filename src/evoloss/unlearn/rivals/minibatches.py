@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from evoloss.unlearn.log_probs import token_log_probs
 from evoloss.unlearn.objective import minibatches
 from evoloss.unlearn.rivals.rival import Context
-from evoloss.unlearn.training import token_log_probs
 
 
 class Minibatches:

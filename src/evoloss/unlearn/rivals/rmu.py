@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from evoloss.errors import UserError
 from evoloss.unlearn.adapters import off
+from evoloss.unlearn.log_probs import Sequences
 from evoloss.unlearn.rivals.minibatches import Minibatches
 from evoloss.unlearn.rivals.rival import Context, Variant
-from evoloss.unlearn.training import Sequences
 
 
 class RMU:

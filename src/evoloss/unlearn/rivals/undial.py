@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from evoloss.unlearn.adapters import off
+from evoloss.unlearn.log_probs import Sequences
 from evoloss.unlearn.rivals.minibatches import Minibatches
 from evoloss.unlearn.rivals.rival import Context, Variant
-from evoloss.unlearn.training import Sequences
 
 
 class UNDIAL:
