@@ -1,43 +1,17 @@
-"""A tiny language model with sets of sequences, and losses with constants, for two test modules."""
-
-import pytest
-import torch
+"""Losses with constants, and how the tiny language model is trained with them."""
 
 from evoloss.lang.parse import parse
 from evoloss.lang.types import UNLEARNING, UNLEARNING_FORGET, UNLEARNING_TOKENS
 from evoloss.unlearn.adapters import LoraSettings
-from evoloss.unlearn.log_probs import Sequences, reference
-from evoloss.unlearn.objective import Part, Sets
-
-transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+from tiny_llama import small_model
 
 LORA = LoraSettings(rank=2, alpha=8.0)
 LR, CLIP, STEPS, FLOOR = 3e-2, 0.05, 6, 0.3
 
 
-def small_model():
-    config = transformers.LlamaConfig(
-        vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=32,
-        initializer_range=0.3,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    return transformers.LlamaForCausalLM(config).eval()
-
-
-def sequences(seed, rows):
-    generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(1, 40, (rows, 12), generator=generator)
-    lengths = torch.randint(7, 13, (rows,), generator=generator)
-    place = torch.arange(12)
-    attention = (place < lengths[:, None]).long()
-    answer = ((place >= 4) & (place < lengths[:, None])).float()
-    return Sequences(tokens * attention, attention, answer)
-
-
-def sets(model, retain=True):
-    parts = [Part(each, reference(model, each)) for each in (sequences(1, 7), sequences(2, 8))]
-    return Sets(parts[0], parts[1] if retain else None)
+def restless_model():
+    """Its log-probabilities differ more from answer to answer than a new model's."""
+    return small_model(spread=0.3)
 
 
 def signature(text, retain=True):

@@ -8,11 +8,11 @@ from evoloss.errors import UserError
 from evoloss.lang.parse import parse
 from evoloss.lang.types import UNLEARNING, UNLEARNING_TOKENS
 from evoloss.unlearn.adapters import LoraSettings, attached, save
-from evoloss.unlearn.log_probs import Sequences, mean_log_probs, reference, token_log_probs
-from evoloss.unlearn.objective import LossObjective, Part, Sets, batches
+from evoloss.unlearn.log_probs import mean_log_probs, reference, token_log_probs
+from evoloss.unlearn.objective import LossObjective, batches
 from evoloss.unlearn.trainer import Schedule, advance, begin
+from tiny_llama import sequences, sets, small_model
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 peft = pytest.importorskip("peft", reason="peft is not installed")
 
 # `peft` asks `transformers` for a name that it has since renamed.
@@ -29,30 +29,6 @@ LOSSES = [
         "mean(square(log_probs_retain - ref_log_probs_retain)) + mean(log_probs_forget)",
     )
 ]
-
-
-def small_model():
-    config = transformers.LlamaConfig(
-        vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=32,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    return transformers.LlamaForCausalLM(config).eval()
-
-
-def sequences(seed, rows):
-    generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(1, 40, (rows, 12), generator=generator)
-    lengths = torch.randint(7, 13, (rows,), generator=generator)
-    place = torch.arange(12)
-    attention = (place < lengths[:, None]).long()
-    answer = ((place >= 4) & (place < lengths[:, None])).float()
-    return Sequences(tokens * attention, attention, answer)
-
-
-def sets(model):
-    forget, retain = sequences(1, 7), sequences(2, 8)
-    return Sets(Part(forget, reference(model, forget)), Part(retain, reference(model, retain)))
 
 
 def by_hand(model, tokens, attention, answer):

@@ -15,6 +15,7 @@ from evoloss.unlearn.constants import Tunable, Tunables
 from evoloss.unlearn.objective import LossObjective, Rows
 from evoloss.unlearn.one_step import OneStep, evolution_slope, hypergradient
 from evoloss.unlearn.trainer import Schedule, begin
+from tiny_llama import sets, transformers
 from tunable import (
     ALONE,
     CLIP,
@@ -25,10 +26,8 @@ from tunable import (
     SQUARES,
     STEPS,
     WGA,
-    sets,
+    restless_model,
     signature,
-    small_model,
-    transformers,
 )
 
 
@@ -177,7 +176,7 @@ def alone(phi, forget):
 )
 def test_the_hypergradient_is_that_of_finite_differences(text, written, phi, in_double_precision):
     retain = text != ALONE
-    problem = problem_of(small_model(), text, retain=retain)
+    problem = problem_of(restless_model(), text, retain=retain)
     assert problem.losses.losses[0].constants == phi
     by_hand = ByHand(problem, retain)
     # The step looked ahead to is the one that the trainer takes.
@@ -222,7 +221,7 @@ def quadratic(problem, rho):
 
 def test_evolution_strategies_estimate_the_gradient(monkeypatch):
     monkeypatch.setattr(one_step, "_outcome", quadratic)
-    problem = problem_of(small_model(), NPO, SQUARES)
+    problem = problem_of(restless_model(), NPO, SQUARES)
     rho = torch.tensor([[0.5, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
     wanted = torch.autograd.functional.jacobian(lambda r: quadratic(None, r).sum(), rho)
     pairs = 2000
@@ -237,7 +236,7 @@ def test_a_pair_that_breaks_down_is_left_out(monkeypatch):
     def partly(problem, rho):
         return torch.where(rho[:, 0] > 0.05, torch.nan, quadratic(problem, rho))
 
-    problem = problem_of(small_model(), NPO)
+    problem = problem_of(restless_model(), NPO)
     rho = torch.zeros(1, 3, dtype=torch.float64)
     drawn = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 8))).T
     whole = [each for each in drawn if abs(each[0]) * 0.1 <= 0.05]

@@ -22,6 +22,7 @@ from evoloss.unlearn.search import resume, search
 from evoloss.unlearn.settings import UnlearnSettings
 from evoloss.unlearn.trainer import begin
 from evoloss.unlearn.tuning import tune
+from tiny_llama import sets
 from tunable import (
     ALONE,
     CLIP,
@@ -32,9 +33,8 @@ from tunable import (
     SQUARES,
     WGA,
     losses_of,
-    sets,
+    restless_model,
     signature,
-    small_model,
 )
 
 
@@ -68,7 +68,7 @@ def tuned(bench, *texts, tick=lambda share: None):
 
 @pytest.mark.parametrize("local_search", ["unrolled", "es"])
 def test_side_by_side_is_as_alone(local_search):
-    bench = bench_of(small_model(), local_search=local_search, es_pairs=2)
+    bench = bench_of(restless_model(), local_search=local_search, es_pairs=2)
     together = tuned(bench, NPO, WGA, SQUARES)
     for text, found in zip((NPO, WGA, SQUARES), together, strict=True):
         (alone,) = tuned(bench, text)
@@ -81,7 +81,7 @@ def test_side_by_side_is_as_alone(local_search):
 @pytest.mark.parametrize("local_search", ["unrolled", "es"])
 def test_a_loss_that_breaks_down_is_its_own_affair(local_search, monkeypatch):
     monkeypatch.setattr(constants, "fault", lambda loss, signature: None)
-    bench = bench_of(small_model(), local_search=local_search, es_pairs=2)
+    bench = bench_of(restless_model(), local_search=local_search, es_pairs=2)
     broken, fine = tuned(bench, "0.5*mean(exp(-1000*log_probs_forget))", NPO)
     assert all(map(math.isnan, broken))
     assert fine == pytest.approx(tuned(bench, NPO)[0], rel=1e-4)
@@ -95,22 +95,22 @@ def test_nothing_is_trained_for_losses_without_constants():
 
 def test_a_constant_without_effect_stays_beside_one_that_moves():
     (found,) = tuned(
-        bench_of(small_model()), "3 + mean(log_probs_forget) - 2*mean(log_probs_retain)"
+        bench_of(restless_model()), "3 + mean(log_probs_forget) - 2*mean(log_probs_retain)"
     )
     assert found[0] == 3.0
     assert found[1] != 2.0
-    (found,) = tuned(bench_of(small_model()), "3 + mean(log_probs_forget)")
+    (found,) = tuned(bench_of(restless_model()), "3 + mean(log_probs_forget)")
     assert found == (3.0,)
 
 
 def test_without_a_retain_set():
-    (found,) = tuned(bench_of(small_model(), retain=False), ALONE)
+    (found,) = tuned(bench_of(restless_model(), retain=False), ALONE)
     assert all(map(math.isfinite, found))
     assert found != (0.3, 0.2, 0.5)
 
 
 def test_a_second_training_begins_when_the_first_is_over():
-    bench = bench_of(small_model(), epochs=1, local_steps=7)
+    bench = bench_of(restless_model(), epochs=1, local_steps=7)
     (found,) = tuned(bench, NPO)
     assert all(map(math.isfinite, found))
 
@@ -139,7 +139,7 @@ def test_what_a_constant_is_good_for_decides_whether_it_is_tuned(text, wanted):
         wanted = (False, False, False)
     expr = parse(text, signature(text))
     assert free(expr, signature(text)) == wanted
-    (found,) = tuned(bench_of(small_model(), local_steps=2), text)
+    (found,) = tuned(bench_of(restless_model(), local_steps=2), text)
     before = Tunable.of(expr, signature(text)).constants
     assert [now != was for now, was in zip(found, before, strict=True)] == list(wanted)
     assert all(now * was >= 0 for now, was in zip(found, before, strict=True))
@@ -147,7 +147,7 @@ def test_what_a_constant_is_good_for_decides_whether_it_is_tuned(text, wanted):
 
 def test_evolution_strategies_repeat_themselves():
     def found(seed):
-        bench = bench_of(small_model(), local_search="es", es_pairs=2, seed=seed)
+        bench = bench_of(restless_model(), local_search="es", es_pairs=2, seed=seed)
         return tuned(bench, NPO, WGA)
 
     assert found(0) == found(0) != found(1)
@@ -155,7 +155,7 @@ def test_evolution_strategies_repeat_themselves():
 
 @pytest.mark.parametrize("local_search", ["unrolled", "es"])
 def test_memory_does_not_grow_from_step_to_step(local_search):
-    bench = bench_of(small_model(), local_search=local_search, local_steps=5, es_pairs=1)
+    bench = bench_of(restless_model(), local_search=local_search, local_steps=5, es_pairs=1)
     counts = []
 
     def tick(share):
@@ -169,7 +169,7 @@ def test_memory_does_not_grow_from_step_to_step(local_search):
 
 
 def test_afterwards_the_model_is_as_it_was():
-    model = small_model()
+    model = restless_model()
     before = {name: each.clone() for name, each in model.named_parameters()}
     tuned(bench_of(model), NPO)
     after = dict(model.named_parameters())
@@ -186,7 +186,7 @@ def test_out_of_memory_halves_how_many_are_tuned_at_a_time(monkeypatch):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return whole(bench, losses, tick)
 
-    bench = bench_of(small_model(), local_steps=1)
+    bench = bench_of(restless_model(), local_steps=1)
     bench.say = said.append
     wanted = tuned(bench, NPO, WGA, SQUARES)
     monkeypatch.setattr(tuning, "_tuned", cramped)

@@ -18,7 +18,7 @@ from evoloss.report.limits import limits
 from evoloss.report.mathematics import formula
 from evoloss.report.palette import USUAL, series
 from evoloss.report.picture import Panel, Picture, Table
-from evoloss.report.runs import Group, Run
+from evoloss.report.runs import Group, Run, labelled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,12 +70,7 @@ def over_residual(targets: Sequence[float]) -> Axis:
 
 def picture(groups: Sequence[Group], targets: Sequence[float]) -> Picture:
     """targets: for regression, those at which the losses are drawn."""
-    alone = len(groups) == 1
-    able = [
-        ("found" if alone else group.label, group.best)
-        for group in groups
-        if group.best is not None
-    ]
+    able = labelled(groups)
     losses = [(label, run.best.expression) for label, run in able if run.best]
     if not losses:
         return Picture(_NAME, "The found loss", "No loss has been scored yet.")

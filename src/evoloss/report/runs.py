@@ -88,6 +88,12 @@ class Group:
         return best_of(self.runs)
 
 
+def labelled(groups: Sequence[Group]) -> list[tuple[str, Run]]:
+    """The best run of each method, by the method's name, or as 'found' if there is but one."""
+    name = "found" if len(groups) == 1 else None
+    return [(name or each.label, each.best) for each in groups if each.best is not None]
+
+
 def bare(operator: str) -> str:
     """An operator without the name of the proposer before it, which a mixture puts there."""
     return next((each for each in _OPERATORS if operator.endswith(f" {each}")), operator)

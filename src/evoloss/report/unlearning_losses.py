@@ -21,7 +21,7 @@ from evoloss.report.limits import limits
 from evoloss.report.mathematics import BATCH_SYMBOLS, formula
 from evoloss.report.palette import MUTED, SERIES, USUAL, series
 from evoloss.report.picture import Panel, Picture, Table
-from evoloss.report.runs import Group, Run
+from evoloss.report.runs import Group, Run, labelled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,17 +49,12 @@ class _Curve:
 
 def picture(groups: Sequence[Group]) -> Picture:
     """One found loss against all known ones, or those of several methods against the usual one."""
-    alone = len(groups) == 1
-    able = [
-        ("found" if alone else group.label, group.best)
-        for group in groups
-        if group.best is not None
-    ]
+    able = labelled(groups)
     losses = [(label, run.best.expression) for label, run in able if run.best]
     if not losses:
         return Picture(_NAME, "The found loss", "No loss has been scored yet.")
     run = able[0][1]
-    rivals = known(run) if alone else {"usual": run.usual}
+    rivals = known(run) if len(groups) == 1 else {"usual": run.usual}
     before = probabilities(run)
     curves = _curves(losses, rivals, run.usual, before)
     formulas = [(name, to_text(expr, EXACT)) for name, expr in (*losses, *rivals.items())]
