@@ -23,6 +23,7 @@ from evoloss.propose.unlearning import (
     RATES,
     UnlearningEvolution,
     UnlearningRandom,
+    UnlearningZoo,
     jittered,
     random_loss,
 )
@@ -314,3 +315,22 @@ def test_a_language_model_refines_losses_of_tokens_as_such():
     assert {"mask_forget", "mask_retain"} <= inputs_of(child.expression)
     check(child.expression, UNLEARNING_TOKENS)
     assert "mask_retain" in request.body["messages"][-1]["content"].split("The parent")[0]
+
+
+def without_constants(loss):
+    return tuple("number" if isinstance(e, Const) else getattr(e, "op", e) for e in walk(loss))
+
+
+def test_the_zoo_varies_the_known_losses_and_nothing_else():
+    proposer = UnlearningZoo(space(population=3))
+    given = [each for generation in range(2) for each in proposer.ask(generation)]
+    given += proposer.ask(2)[:2]
+    assert {each.expression for each in given} == set(KNOWN.values())
+    varied = [each for generation in range(3, 20) for each in proposer.ask(generation)]
+    structures = {without_constants(loss) for loss in KNOWN.values()}
+    assert {without_constants(each.expression) for each in varied} <= structures
+    for each in varied:
+        valid(each)
+    assert len({each.expression for each in varied}) > 2 * len(KNOWN)
+    assert len({each.rate for each in varied}) > 5
+    assert {each.epochs for each in varied} == set(range(1, MOST + 1))

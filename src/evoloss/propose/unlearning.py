@@ -47,6 +47,9 @@ Breed = Callable[[np.random.Generator], Proposal]
 class UnlearningRandom:
     """Random losses of the same space in every generation, known ones among the first."""
 
+    all_given = False
+    """Whether known losses that do not fit into the first generation come in the next ones."""
+
     def __init__(self, space: Space) -> None:
         self.space = space
         self.settings = _settings(space)
@@ -58,7 +61,7 @@ class UnlearningRandom:
         Who asks for one more part of the first generation gets the known losses that are left.
         """
         wanted = self.space.population if count is None else count
-        given = self.given[:wanted] if generation == 0 else ()
+        given = self.given[:wanted] if generation == 0 or self.all_given else ()
         self.given = self.given[len(given) :]
         made = [
             _drawn(self._random, self.space, self.space.random(generation, slot))
@@ -73,6 +76,21 @@ class UnlearningRandom:
         return Proposal(
             random_loss(self.settings, rng), "initial", (), _epochs(self.space, rng), _rate(rng)
         )
+
+
+class UnlearningZoo(UnlearningRandom):
+    """The known losses, then the same with other constants, epochs and learning rates: a control.
+
+    What evolution finds beyond it is not owed to constants and rates alone.
+    """
+
+    all_given = True
+
+    def _random(self, rng: np.random.Generator) -> Proposal:
+        loss = self.space.known[int(rng.integers(len(self.space.known)))]
+        if rng.random() < 0.5:
+            loss = jittered(loss, rng)
+        return Proposal(loss, "varied", (), _epochs(self.space, rng), _rate(rng))
 
 
 class UnlearningEvolution(UnlearningRandom):

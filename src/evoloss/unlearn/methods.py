@@ -9,9 +9,8 @@ from evoloss.errors import UserError
 from evoloss.lang import zoo
 from evoloss.lang.expr import Expr, inputs_of
 from evoloss.lang.types import UNLEARNING_FORGET
-from evoloss.propose.fixed import Fixed
 from evoloss.propose.proposer import Member, Proposer, Space
-from evoloss.propose.unlearning import UnlearningEvolution, UnlearningRandom
+from evoloss.propose.unlearning import UnlearningEvolution, UnlearningRandom, UnlearningZoo
 
 if TYPE_CHECKING:
     from evoloss.propose.llm import Endpoint, Usage
@@ -57,7 +56,7 @@ def proposer(method: str, space: Space, makers: Makers | None = None) -> Propose
     if method in ("llm", "mixture"):
         raise UserError(f"method '{method}' needs an endpoint: give --llm-url and --llm-model")
     if method == "zoo":
-        return Fixed(space, [("known loss", each) for each in space.known])
+        return UnlearningZoo(space)
     if method == "random":
         return UnlearningRandom(space)
     return UnlearningEvolution(space)
