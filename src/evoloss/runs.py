@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from evoloss.discovery.archive import pareto
 from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.loop_settings import ENDLESS
 from evoloss.discovery.progress import Progress
 from evoloss.discovery.result import Budget, FoundLoss, found_losses
 from evoloss.errors import LossError, UserError
@@ -181,6 +182,7 @@ def description(store: Store, candidates: tuple[Candidate, ...]) -> dict[str, An
         "evaluated": budget.evaluated,
         "steps": budget.steps,
         "seconds": budget.seconds,
+        "ended": (store.outcome or {}).get("ended"),
         "evaluations": store.evaluations(),
     }
 
@@ -245,5 +247,7 @@ def progress(store: Store) -> Progress:
         candidates=len(candidates),
         per_second=len(candidates) / seconds if seconds else 0.0,
         seconds=seconds,
-        seconds_left=seconds / store.generations * left if store.generations else None,
+        seconds_left=seconds / store.generations * left
+        if store.generations and settings["generations"] < ENDLESS
+        else None,
     )

@@ -9,9 +9,10 @@ from typing import Any
 
 from evoloss.discovery.archive import Archive, pareto
 from evoloss.discovery.arena import Arena, Final
+from evoloss.discovery.budgets import RECORD, Ending, Spent, ending
 from evoloss.discovery.candidate import Candidate
 from evoloss.discovery.finalists import simplest_of_the_best
-from evoloss.discovery.loop_settings import LoopSettings
+from evoloss.discovery.loop_settings import ENDLESS, LoopSettings
 from evoloss.discovery.progress import Observer, Progress
 from evoloss.discovery.randomness import Purpose, stream
 from evoloss.discovery.result import Budget, Result, found_losses
@@ -47,11 +48,13 @@ class Run:
         self.archive = Archive(self.settings, arena.fingerprint)
         self.records: list[Mapping[str, Any]] = []
         self.seconds: dict[str, float] = {}
+        self.refusals: list[Mapping[str, Any]] = []
         self.generation = 0
         if store is not None:
             self.archive.extend(store.candidates())
             self.seconds = store.seconds()
             self.generation = store.generations
+            self.refusals.extend(store.records(RECORD))
         self.began_at = self.generation
         self.exhausted = False
         known = known_to_proposers(self.settings, self.archive, self.records.append)
@@ -63,7 +66,7 @@ class Run:
     def go(self) -> Result:
         """Searches until the budget is spent, and picks the best."""
         try:
-            while self._within_budget():
+            while self.ending() is None:
                 self._one_generation()
             return self._finish()
         finally:
@@ -84,6 +87,7 @@ class Run:
         if self.store is not None:
             self.store.commit(self.generation, candidates, spent, self.records)
         self.archive.extend(candidates)
+        self.refusals += [each for each in self.records if each.get("kind") == RECORD]
         for stage, seconds in spent.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         self._tell(self.generation)
@@ -110,19 +114,24 @@ class Run:
         ]
         self.proposer.tell(generation, people)
 
-    def _within_budget(self) -> bool:
-        settings = self.settings
-        if self.generation >= settings.generations or self.exhausted:
-            return False
-        if settings.max_steps is not None and self.archive.steps >= settings.max_steps:
-            return False
-        limit = settings.max_seconds
-        return limit is None or sum(self.seconds.values()) < limit
+    def ending(self) -> Ending | None:
+        """What ends the search now; None while it may go on."""
+        if self.exhausted:
+            return Ending("")
+        spent = Spent(
+            generations=self.generation,
+            candidates=len(self.archive.history),
+            steps=self.archive.steps,
+            seconds=sum(self.seconds.values()),
+            records=self.refusals,
+        )
+        return ending(self.settings, spent)
 
     def _finish(self) -> Result:
         outcome = self.store.outcome if self.store is not None else None
         if outcome is None:
-            outcome = self._outcome()
+            ended = self.ending()
+            outcome = {**self._outcome(), "ended": None if ended is None else ended.to_json()}
             if self.store is not None:
                 self.store.finish(outcome)
         best, front = found_losses(outcome, self.archive.history, self.arena.output)
@@ -132,6 +141,7 @@ class Run:
             history=tuple(self.archive.history),
             budget=Budget.of(self.archive.history, self.seconds, outcome),
             run=self.store.directory if self.store is not None else None,
+            ended=Ending.of(outcome),
         )
 
     def _outcome(self) -> dict[str, Any]:
@@ -186,7 +196,8 @@ class Run:
                 candidates=len(self.archive.history),
                 per_second=finished * settings.population / seconds if finished else 0.0,
                 seconds=seconds,
-                seconds_left=seconds / finished * left if finished else None,
+                seconds_left=seconds / finished * left
+                if finished and settings.generations < ENDLESS else None,
             )
         )  # fmt: skip
 

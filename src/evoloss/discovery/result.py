@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evoloss.discovery.budgets import Ending
 from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.errors import UserError
 from evoloss.lang.expr import Expr, complexity, scaled
@@ -106,10 +107,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a search. front: Pareto-optimal in (error, complexity), simplest first."""
+    """The outcome of a search. front: Pareto-optimal in (error, complexity), simplest first.
+
+    ended: the budget that ended it, None of a run whose store does not tell.
+    """
 
     best: FoundLoss
     front: tuple[FoundLoss, ...]
     history: tuple[Candidate, ...]
     budget: Budget
     run: Path | None
+    ended: Ending | None = None

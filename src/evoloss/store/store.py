@@ -140,6 +140,12 @@ class Store:
         with self._transaction() as connection:
             _put(connection, "outcome", outcome)
 
+    def extend(self, settings: dict[str, Any]) -> None:
+        """Lets a search go on with other budgets: a finished run is unfinished again."""
+        with self._transaction() as connection:
+            _put(connection, "settings", settings)
+            connection.execute("DELETE FROM meta WHERE key = 'outcome'")
+
     def add_evaluation(self, record: dict[str, Any]) -> None:
         """Keeps the record of one evaluation on the test split."""
         with self._transaction() as connection:
@@ -204,11 +210,13 @@ class Store:
                 total[stage] = total.get(stage, 0.0) + seconds
         return total
 
-    def records(self) -> list[dict[str, Any]]:
-        """What proposers kept, oldest first."""
-        return [
-            json.loads(text) for (text,) in self._read("SELECT record FROM records ORDER BY id")
-        ]
+    def records(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """What proposers kept, oldest first; all of it, or what is of a kind."""
+        rows = self._read(
+            "SELECT record FROM records "
+            "WHERE ?1 IS NULL OR json_extract(record, '$.kind') = ?1 ORDER BY id", kind,
+        )  # fmt: skip
+        return [json.loads(text) for (text,) in rows]
 
     def evaluations(self) -> list[dict[str, Any]]:
         """The records of `add_evaluation`, oldest first."""
