@@ -22,9 +22,9 @@ def benchmark(name: str):
 toy = benchmark("toy")
 
 
-def searched(directory=None, observer=None, **settings):
+def searched(directory=None, observer=None, random=False, **settings):
     """The result of a search, kept in a directory or in memory."""
-    arena = toy.Toy(toy.ToySettings(**settings))
+    arena = toy.Toy(toy.ToySettings(**settings), random)
     store = None
     if directory is not None:
         about = {"task": "toy", "network": "none", "metric": "distance", "output": "identity",
