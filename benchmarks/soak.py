@@ -1,4 +1,4 @@
-"""Prints what a very long search does to memory, open files, the store and the time of a generation.
+"""Prints what a very long search does to memory, open files, the store and a generation's time.
 
 `python benchmarks/soak.py [--generations 20000] [--population 5]`: a search of the toy task
 (`toy.py`), whose losses cost nothing to train, so that what is measured is the search itself. The
@@ -86,8 +86,9 @@ def main() -> None:
     second, last = points[1], points[-1]
     grown = (last.memory - second.memory) * 2**20 / (last.candidates - second.candidates)
     print(
-        f"from the second part to the last: time per generation × {last.seconds / second.seconds:.3f}, "
-        f"resident memory × {last.memory / second.memory:.3f} ({grown:.0f} bytes a candidate), "
+        "from the second part to the last: time per generation "
+        f"× {last.seconds / second.seconds:.3f}, resident memory "
+        f"× {last.memory / second.memory:.3f} ({grown:.0f} bytes a candidate), "
         f"open files {last.files - second.files:+d}, bytes a candidate in the store "
         f"× {last.store / last.candidates * second.candidates / second.store:.3f}"
     )

@@ -145,7 +145,7 @@ def test_a_search_ends_with_the_whole_report(finished: Path) -> None:
         assert store.outcome is not None
         assert store.generations == 2
         [record] = store.evaluations()
-        best = losses(store, store.candidates()).best
+        best = losses(store).best
     assert best is not None
     assert [len(row["scores"]) for row in record["rows"]] == [5, 5]
     assert parse_expression(record["rows"][0]["formula"]) == best.expression
@@ -269,7 +269,7 @@ def test_the_best_of_an_unfinished_run_is_the_lowest_error(tmp_path: Path) -> No
             first, id=1, generation=1, error=0.25, expression=parse("square(square(y - f))")
         )
         store.commit(1, [better, replace(better, id=2, error=0.3)], {})
-        found = losses(store, store.candidates())
+        found = losses(store)
     assert found.best is not None
     assert found.best.candidate == better
     assert [each.candidate.id for each in found.front] == [0, 1]

@@ -46,7 +46,7 @@ def test_candidates_do_not_stay_in_memory(tmp_path):
     searched(
         tmp_path / "run", generations=60, population=50,
         observer=lambda p: p.stage == "saved" and p.generation == 60 and held.append(
-            sum(isinstance(each, Candidate) for each in gc.get_objects())),
+            sum(type(each) is Candidate for each in gc.get_objects())),
     )  # fmt: skip
     assert 0 < held[0] < 1_500 < 60 * 50
 

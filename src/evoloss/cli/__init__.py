@@ -300,14 +300,12 @@ def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> N
     """Tell what a run has found so far, and what it cost."""
     from evoloss import runs, tables, unlearn_tables
     from evoloss.discovery.budgets import Ending
-    from evoloss.discovery.result import Budget
     from evoloss.store import Store
 
     with Store.open(run, write=False) as store:
-        candidates = store.candidates()
-        description = runs.description(store, candidates)
-        found = runs.losses(store, candidates)
-        spent = Budget.of(candidates, store.seconds(), store.outcome)
+        overview = runs.Overview(store)
+        description, best = runs.description(overview), overview.best
+        found, spent = overview.losses, overview.budget
         ended = Ending.of(store.outcome)
     if as_json:
         write_json(description)
@@ -320,7 +318,7 @@ def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> N
     measure = tables.Measure(description["metric"], description["higher_is_better"])
     console.print(tables.found_loss(found.best, measure))
     console.print(tables.front(found.front, measure))
-    console.print(tables.candidates(runs.ranked(candidates)[:10], measure))
+    console.print(tables.candidates(best, measure))
     for record in description["evaluations"]:
         if record.get("kind") == unlearn.KIND:
             console.print(unlearn_tables.evaluation(record))

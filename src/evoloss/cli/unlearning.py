@@ -239,9 +239,9 @@ def evaluate(subject: Subject, against: str, tune: int | None, seeds: int) -> No
             "data: `evoloss evaluate RUN --against " + subject.label + "`"
         )
     with Store.open(run, write=False) as store:
-        best = losses(store, store.candidates()).best
+        best = losses(store).best
         bench = reopened(store, say=_say(console))
-        count = len(store.candidates())
+        count = len(store.history())
     if best is None:
         raise UserError(f"run '{run}' has no scored loss yet: `evoloss resume {run}` first")
     with stoppable(run):

@@ -20,8 +20,9 @@ class Leaders:
 
     def add(self, scored: Summary) -> None:
         """Takes in a scored candidate."""
-        insort(self.best, scored, key=lambda each: each.merit)
-        del self.best[self.count :]
+        if len(self.best) < self.count or scored.merit < self.best[-1].merit:
+            insort(self.best, scored, key=lambda each: each.merit)
+            del self.best[self.count :]
         if not any(_beats(each, scored) for each in self.front):
             self.front = [each for each in self.front if not _beats(scored, each)]
             insort(self.front, scored, key=lambda each: each.complexity)
