@@ -307,7 +307,7 @@ class Store:
         if version != FORMAT:
             raise UserError(
                 f"run '{self.directory}' has format {version}, this evoloss reads format {FORMAT}: "
-                "use the version of evoloss that made it"
+                "use the version of evoloss that made it, on a copy of the run"
             )
         [(pages,)], [(page_size,)] = self._read("PRAGMA page_count"), self._read("PRAGMA page_size")
         if (self.directory / FILE).stat().st_size < pages * page_size:
