@@ -135,6 +135,8 @@ def test_a_search_ends_with_the_whole_report(finished: Path) -> None:
         "spent: 16 candidates",
         "evoloss export run -o loss.py",
         "evoloss show run",
+        "ended with its budget generations: 2 of 2 generations used",
+        "evoloss resume run --generations 4",
     ):
         assert part in out
     assert re.search(r"usual +[\d.]+ +[\d.e-]+ +square\(y - f\)", out)
@@ -143,7 +145,7 @@ def test_a_search_ends_with_the_whole_report(finished: Path) -> None:
         assert store.outcome is not None
         assert store.generations == 2
         [record] = store.evaluations()
-        best = losses(store, store.candidates()).best
+        best = losses(store).best
     assert best is not None
     assert [len(row["scores"]) for row in record["rows"]] == [5, 5]
     assert parse_expression(record["rows"][0]["formula"]) == best.expression
@@ -184,6 +186,28 @@ def test_resuming_a_finished_run_reports_again(finished: Path, evo: Command) -> 
     status, out, _ = evo("resume", finished, "--eval-seeds", 2, "--eval-steps", 5, "--quiet")
     assert status == 0
     assert "Test data of diabetes, 2 seeds, 5 training steps each" in out
+
+
+def test_a_budget_is_named_kept_and_raised(evo: Command) -> None:
+    quick = ("--eval-seeds", 1, "--eval-steps", 5, "--quiet")
+    small = (*SMALL[:2], *SMALL[4:8])
+    _, out, _ = evo("search", "diabetes", "--out", "run", *small, *quick, "--max-steps", 9)
+    said = re.search(r"ended with its budget max_steps: (\d+) of 9 gradient steps used\n", out)
+    assert said
+    assert out.endswith("more of it:    evoloss resume run --max-steps 18\n")
+    assert f"ended with its budget max_steps: {said[1]} of 9 " in evo("show", "run").out
+    described = json.loads(evo("show", "run", "--json").out)
+    assert described["ended"] == {"budget": "max_steps", "limit": 9, "used": int(said[1])}
+    done = evo("resume", "run", *quick, "--max-steps", 8)
+    assert (done.status, done.out) == (2, "task diabetes, network linear, run run\n" + "".join(
+        line + "\n" for line in out.splitlines() if line.startswith("note: ")
+    ))  # fmt: skip
+    assert "max_steps is 9 in this run: give more than that, not 8" in done.err
+    more = int(said[1]) + 1
+    _, out, _ = evo("resume", "run", *quick, "--max-steps", more)
+    assert f"of {more:,} gradient steps used" in out
+    with Store.open(Path("run"), write=False) as store:
+        assert (store.generations, store.settings["max_steps"]) == (2, more)
 
 
 def test_evaluating_a_run_keeps_the_record(finished: Path, evo: Command) -> None:
@@ -245,7 +269,7 @@ def test_the_best_of_an_unfinished_run_is_the_lowest_error(tmp_path: Path) -> No
             first, id=1, generation=1, error=0.25, expression=parse("square(square(y - f))")
         )
         store.commit(1, [better, replace(better, id=2, error=0.3)], {})
-        found = losses(store, store.candidates())
+        found = losses(store)
     assert found.best is not None
     assert found.best.candidate == better
     assert [each.candidate.id for each in found.front] == [0, 1]

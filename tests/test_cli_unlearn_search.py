@@ -240,6 +240,29 @@ def test_a_language_model_is_asked(evo, files):
         assert store.records()
 
 
+def test_tokens_and_cost_end_the_search(evo, files):
+    options = (
+        *given(files), *SMALL[2:], "--against", "", "--proposer", "llm", "--llm-model", "tiny",
+        "--out", "run",
+    )  # fmt: skip
+    script = [Scripted(losses(1.5 + n, 2.25 + n, 3.125 + n, 4.0 + n)) for n in range(9)]
+    with Server(script) as server:
+        asked = ("unlearn", "search", *options, "--llm-url", server.url)
+        refused(evo(*asked, "--max-cost", 1), "needs prices")
+        done = evo(*asked, "--max-tokens", 5_000)
+        assert "ended with its budget max_tokens: " in done.out, done.err
+        assert done.out.endswith("evoloss resume run --max-tokens 10000\n")
+        with Store.open(Path("run"), write=False) as store:
+            before = store.generations
+        done = evo("resume", "run", "--eval-seeds", 1, "--quiet", "--max-tokens", 10_000)
+    assert "of 10,000 tokens" in done.out, done.err
+    with Store.open(Path("run"), write=False) as store:
+        assert store.generations > before
+        used = sum(each["prompt_tokens"] + each["completion_tokens"]
+                   for each in store.records("llm"))  # fmt: skip
+    assert used <= 10_000
+
+
 def test_the_demonstration(evo, monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "AUTHORS", {"forget": 2, "retain": 3, "holdout": 1})
     monkeypatch.setattr(demo, "SETTINGS", {"lr": 4e-3, "epochs": 1, "texts": 2, "rank": 2})

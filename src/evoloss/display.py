@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.loop_settings import ENDLESS
 from evoloss.discovery.progress import Progress
 from evoloss.errors import LossError
 from evoloss.lang.text import to_text
@@ -63,6 +64,11 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def of_planned(done: int, planned: int) -> str:
+    """How far a search is, as 3/50; only 3 where another budget is to end it."""
+    return str(done) if planned >= ENDLESS else f"{done}/{planned}"
 
 
 def fates(counts: Mapping[Fate, int]) -> str:
@@ -115,7 +121,8 @@ class LiveDisplay:
         rows.add_column(style="dim", no_wrap=True)
         rows.add_column(overflow="fold")
         rows.add_row(
-            f"generation {progress.generation}/{progress.generations}", _stage_bar(progress)
+            f"generation {of_planned(progress.generation, progress.generations)}",
+            _stage_bar(progress),
         )
         rows.add_row("best so far", self._best(progress))
         rows.add_row("validation", _score(progress, self.metric))
@@ -162,7 +169,7 @@ class PlainDisplay:
 def line(progress: Progress, metric: str) -> str:
     """The state of a search in one line."""
     parts = [
-        f"generation {progress.generation}/{progress.generations}",
+        f"generation {of_planned(progress.generation, progress.generations)}",
         f"best {_score(progress, metric)}",
         f"{progress.candidates} candidates ({fates(progress.fates)})",
         f"{progress.per_second:.1f} a second",

@@ -6,12 +6,14 @@ import math
 import re
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from evoloss.discovery.archive import pareto
-from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.candidate import Candidate, Fate, Summary
+from evoloss.discovery.leaders import Leaders
+from evoloss.discovery.loop_settings import ENDLESS
 from evoloss.discovery.progress import Progress
 from evoloss.discovery.result import Budget, FoundLoss, found_losses
 from evoloss.errors import LossError, UserError
@@ -83,7 +85,7 @@ def subject(text: str) -> Subject:
 
 def _of_run(directory: Path) -> Subject:
     with Store.open(directory, write=False) as store:
-        best = losses(store, store.candidates()).best
+        best = losses(store).best
         if best is None:
             raise UserError(
                 f"run '{directory}' has no scored loss yet: `evoloss resume {directory}` first"
@@ -92,18 +94,58 @@ def _of_run(directory: Path) -> Subject:
         return Subject("found", best.expression, directory, best.output, store.task, kind)
 
 
-def losses(store: Store, candidates: tuple[Candidate, ...]) -> Losses:
+class Overview:
+    """What a run has come to, read without the expressions of all its candidates."""
+
+    SHOWN = 10
+    """The best so many candidates."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.history = store.history()
+        self.summaries: Sequence[Summary] = store.summaries()
+        if len(self.summaries) < len(self.history):  # a run of an earlier version
+            self.summaries = [_summary_of(each) for each in self.history]
+        self.leaders = Leaders(self.SHOWN)
+        for each in self.summaries:
+            if each.fate is Fate.SCORED and each.error is not None:
+                self.leaders.add(each)
+
+    @property
+    def best(self) -> list[Candidate]:
+        """The best scored candidates, best first; of equals the simpler."""
+        return [self.history[each.id] for each in self.leaders.best]
+
+    @property
+    def losses(self) -> Losses:
+        """The best and the Pareto front: final ones of a finished run, else as they stand."""
+        output, outcome = self.store.about["output"], self.store.outcome
+        if outcome is not None:
+            return Losses(*found_losses(outcome, self.history, output))
+        front = [self.history[each.id] for each in self.leaders.front]
+        found = [FoundLoss(each, each.error or 0.0, output) for each in front]
+        return Losses(min(found, key=lambda each: each.error, default=None), tuple(found))
+
+    @property
+    def budget(self) -> Budget:
+        """What the run has cost."""
+        return Budget.of(self.summaries, self.store.seconds(), self.store.outcome)
+
+
+def losses(store: Store) -> Losses:
     """The best and the Pareto front: final ones of a finished run, else as they stand."""
-    output, outcome = store.about["output"], store.outcome
-    if outcome is not None:
-        return Losses(*found_losses(outcome, candidates, output))
-    scored = ranked(candidates)
-    pairs = [(each, each.error) for each in scored if each.error is not None]
-    found = [FoundLoss(each, each.error or 0.0, output) for each in pareto(pairs)]
-    return Losses(min(found, key=lambda each: each.error, default=None), tuple(found))
+    return Overview(store).losses
 
 
-def ranked(candidates: tuple[Candidate, ...]) -> list[Candidate]:
+def _summary_of(candidate: Candidate) -> Summary:
+    """What an overview wants to know of a candidate."""
+    return Summary(
+        candidate.id, candidate.generation, candidate.fate, candidate.error, candidate.steps,
+        b"", complexity(candidate.expression), None, None,
+    )  # fmt: skip
+
+
+def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The scored candidates, best first; of equals the simpler."""
     scored = [each for each in candidates if each.fate is Fate.SCORED and each.error is not None]
     return sorted(scored, key=lambda each: (each.error, complexity(each.expression), each.id))
@@ -168,19 +210,20 @@ def runs_in(directory: Path) -> list[Path]:
     return sorted(each.parent for each in directory.glob(f"*/{FILE}"))
 
 
-def description(store: Store, candidates: tuple[Candidate, ...]) -> dict[str, Any]:
+def description(overview: Overview) -> dict[str, Any]:
     """Everything `evoloss show` tells, as plain data."""
-    found, budget = losses(store, candidates), Budget.of(candidates, store.seconds(), store.outcome)
+    store, found, budget = overview.store, overview.losses, overview.budget
     return {
         **_summary(store),
         "settings": store.settings,
         "best": None if found.best is None else _plain(found.best),
         "front": [_plain(each) for each in found.front],
-        "fates": dict(Counter(each.fate.value for each in candidates)),
+        "fates": dict(Counter(each.fate.value for each in overview.summaries)),
         "candidates": budget.candidates,
         "evaluated": budget.evaluated,
         "steps": budget.steps,
         "seconds": budget.seconds,
+        "ended": (store.outcome or {}).get("ended"),
         "evaluations": store.evaluations(),
     }
 
@@ -229,9 +272,8 @@ def transform(given: str | None, of: Subject) -> Output:
 
 def progress(store: Store) -> Progress:
     """Where a stored search stands, as its own display would show it."""
-    candidates, settings = store.candidates(), store.settings
-    scored = ranked(candidates)
-    best = scored[0] if scored else None
+    overview, settings = Overview(store), store.settings
+    summaries, best = overview.summaries, next(iter(overview.best), None)
     sign = -1.0 if store.about["higher_is_better"] else 1.0
     seconds = sum(store.seconds().values())
     left = settings["generations"] - store.generations
@@ -241,9 +283,11 @@ def progress(store: Store) -> Progress:
         stage="saved",
         best=best,
         best_shown=None if best is None or best.error is None else sign * best.error,
-        fates=Counter(each.fate for each in candidates),
-        candidates=len(candidates),
-        per_second=len(candidates) / seconds if seconds else 0.0,
+        fates=Counter(each.fate for each in summaries),
+        candidates=len(summaries),
+        per_second=len(summaries) / seconds if seconds else 0.0,
         seconds=seconds,
-        seconds_left=seconds / store.generations * left if store.generations else None,
+        seconds_left=seconds / store.generations * left
+        if store.generations and settings["generations"] < ENDLESS
+        else None,
     )

@@ -15,7 +15,7 @@ from rich.text import Text
 from evoloss.discovery.candidate import Candidate
 from evoloss.discovery.comparison import Comparison, Verdict, compare
 from evoloss.discovery.result import Budget, FoundLoss
-from evoloss.display import clock, formula, loss_text
+from evoloss.display import clock, formula, loss_text, of_planned
 from evoloss.lang.parse import parse_expression
 from evoloss.lang.text import to_text
 
@@ -165,7 +165,7 @@ def run(description: Mapping[str, Any]) -> RenderableType:
     counts = " · ".join(f"{count} {fate}" for fate, count in description["fates"].items())
     return Text(
         f"run {description['run']}: {description['state']}, "
-        f"generation {description['generations']}/{description['generations_planned']}\n"
+        f"generation {of_planned(description['generations'], description['generations_planned'])}\n"
         f"task {description['task']}, network {description['network']}, "
         f"preset {description['preset']}, seed {description['seed']}, "
         f"created {description['created']}\n"
@@ -192,7 +192,7 @@ def runs(summaries: Sequence[Mapping[str, Any]]) -> Table:
             each["network"],
             each["preset"],
             str(each["seed"]),
-            f"{each['generations']}/{each['generations_planned']}",
+            of_planned(each["generations"], each["generations_planned"]),
             best,
             each["state"],
         )

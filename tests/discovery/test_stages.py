@@ -460,7 +460,7 @@ def test_the_best_is_the_lowest_error_and_of_equals_the_simplest():
         record(5, 0.5, Fate.DUPLICATE, "y * f", same_as=2),
     )
     assert archive.best.id == 2
-    assert [each.id for each in archive.scored] == [2, 3, 0]
+    assert [each.id for each in archive.leading] == [2, 3, 0]
     assert archive_of(record(0, None, Fate.REJECTED)).best is None
 
 

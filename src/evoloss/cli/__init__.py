@@ -18,6 +18,11 @@ from evoloss.cli.options import (
     DROP_MISSING,
     JSON,
     KIND,
+    MAX_CANDIDATES,
+    MAX_COST,
+    MAX_SECONDS,
+    MAX_STEPS,
+    MAX_TOKENS,
     NETWORK,
     OUT,
     QUIET,
@@ -32,7 +37,15 @@ from evoloss.cli.options import (
     TRACK,
     TUNE,
 )
-from evoloss.cli.shared import given, new_console, stoppable, watched, write_json
+from evoloss.cli.shared import (
+    endless,
+    given,
+    new_console,
+    say_ending,
+    stoppable,
+    watched,
+    write_json,
+)
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
 from evoloss.discovery.settings import METHODS
 from evoloss.errors import UserError
@@ -66,8 +79,12 @@ def search(
         int | None, typer.Option(help="Losses in a generation.", show_default="25")
     ] = None,
     generations: Annotated[
-        int | None, typer.Option(help="How many generations.", show_default="50")
+        int | None,
+        typer.Option(help="How many generations.", show_default="50, or what a --max- allows"),
     ] = None,
+    max_candidates: Annotated[int | None, MAX_CANDIDATES] = None,
+    max_steps: Annotated[int | None, MAX_STEPS] = None,
+    max_seconds: Annotated[float | None, MAX_SECONDS] = None,
     seed: Annotated[int, SEED] = 0,
     preset: Annotated[
         str, typer.Option(help="fast, or paper: the published procedure without savings.")
@@ -117,7 +134,10 @@ def search(
     """Search for a loss and compare it with the task's usual one on test data."""
     from evoloss.discovery import settings
 
-    changes = given(
+    budgets = given(max_candidates=max_candidates, max_steps=max_steps, max_seconds=max_seconds)
+    if "generations" not in METHODS.get(method, {}):
+        budgets = {**endless(budgets), **budgets}
+    changes = budgets | given(
         population=population, generations=generations, local_search=local_search,
         local_steps=local_steps, unroll=unroll, fitness_steps=fitness_steps,
         fitness_seeds=fitness_seeds, racing=racing, stacking=stacking, method=method, seed=seed,
@@ -146,18 +166,33 @@ def search(
 @app.command()
 def resume(
     run: Annotated[Path, RUN],
+    generations: Annotated[
+        int | None, typer.Option(help="More generations than the run's.", show_default=False)
+    ] = None,
+    max_candidates: Annotated[int | None, MAX_CANDIDATES] = None,
+    max_steps: Annotated[int | None, MAX_STEPS] = None,
+    max_seconds: Annotated[float | None, MAX_SECONDS] = None,
+    max_tokens: Annotated[int | None, MAX_TOKENS] = None,
+    max_cost: Annotated[float | None, MAX_COST] = None,
     eval_seeds: Annotated[int, SEEDS] = 5,
     eval_steps: Annotated[int | None, STEPS] = None,
     track: Annotated[list[str] | None, TRACK] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Continue a run that was broken off; it ends as it would have without the break."""
+    """Continue a run that was broken off; it ends as it would have without the break.
+
+    A run keeps its budgets; with a larger one, a finished run goes on too.
+    """
     from evoloss.store import Store
 
+    budgets = given(
+        generations=generations, max_candidates=max_candidates, max_steps=max_steps,
+        max_seconds=max_seconds, max_tokens=max_tokens, max_cost=max_cost,
+    )  # fmt: skip
     with Store.open(run, write=False) as store:
         source, kind = store.task, store.about.get("kind")
     if kind == unlearn.KIND:
-        unlearning.resume(run, eval_seeds, track, quiet)
+        unlearning.resume(run, budgets, eval_seeds, track, quiet)
         return
     if source is None:
         raise UserError(
@@ -173,7 +208,7 @@ def resume(
         from evoloss.discovery.search import resume as resume_run
 
         with watched(console, task.metric.name, quiet, track, run) as observer:
-            result = resume_run(run, task=task, observer=observer)
+            result = resume_run(run, task=task, observer=observer, **budgets)
         _conclude(console, task, result, eval_seeds, eval_steps)
 
 
@@ -264,14 +299,14 @@ def export(
 def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> None:
     """Tell what a run has found so far, and what it cost."""
     from evoloss import runs, tables, unlearn_tables
-    from evoloss.discovery.result import Budget
+    from evoloss.discovery.budgets import Ending
     from evoloss.store import Store
 
     with Store.open(run, write=False) as store:
-        candidates = store.candidates()
-        description = runs.description(store, candidates)
-        found = runs.losses(store, candidates)
-        spent = Budget.of(candidates, store.seconds(), store.outcome)
+        overview = runs.Overview(store)
+        description, best = runs.description(overview), overview.best
+        found, spent = overview.losses, overview.budget
+        ended = Ending.of(store.outcome)
     if as_json:
         write_json(description)
         return
@@ -283,7 +318,7 @@ def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> N
     measure = tables.Measure(description["metric"], description["higher_is_better"])
     console.print(tables.found_loss(found.best, measure))
     console.print(tables.front(found.front, measure))
-    console.print(tables.candidates(runs.ranked(candidates)[:10], measure))
+    console.print(tables.candidates(best, measure))
     for record in description["evaluations"]:
         if record.get("kind") == unlearn.KIND:
             console.print(unlearn_tables.evaluation(record))
@@ -291,6 +326,8 @@ def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> N
         else:
             console.print(tables.comparison(record))
     console.print(tables.budget(spent))
+    if ended is not None:
+        console.print(str(ended), markup=False, soft_wrap=True)
 
 
 def _introduce(console: Console, task: Task, directory: Path | None) -> None:
@@ -314,6 +351,7 @@ def _conclude(console: Console, task: Task, result: Result, seeds: int, steps: i
         run = shlex.quote(str(result.run))
         hints = f"PyTorch code:  evoloss export {run} -o loss.py\nthis and more: evoloss show {run}"
         console.print(hints, markup=False, soft_wrap=True)
+    say_ending(console, result)
 
 
 def _compare(console: Console, task: Task, subject: Subject, seeds: int, steps: int | None) -> None:

@@ -31,6 +31,17 @@ TRACK = typer.Option(
     help="Also send the progress to tensorboard:FOLDER or mlflow:URI; may be repeated.",
     show_default=False,
 )
+MAX_CANDIDATES = typer.Option(
+    help="Make no more losses than these.", show_default="no limit", min=1
+)
+MAX_STEPS = typer.Option(help="End after so many gradient steps.", show_default="no limit", min=1)
+MAX_SECONDS = typer.Option(help="End after so many seconds of search.", show_default="no limit")
+MAX_TOKENS = typer.Option(
+    help="End when the language model may use no more tokens.", show_default="no limit", min=1
+)
+MAX_COST = typer.Option(
+    help="End when the language model may cost no more, by its prices.", show_default="no limit"
+)
 OUT = typer.Option(help="Directory of the run.", show_default="runs/TASK-N")
 SEED = typer.Option(help="The whole search follows from it.", min=0)
 AGAINST = typer.Option(

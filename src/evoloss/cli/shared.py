@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,30 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from evoloss.discovery.progress import Observer, Progress
+    from evoloss.discovery.result import Result
 
 
 def given(**options: Any) -> dict[str, Any]:
     """The options that were given, so that the others keep the defaults of what takes them."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def endless(budgets: Mapping[str, float]) -> dict[str, int]:
+    """The generations of a search that is given other budgets: as many as those allow."""
+    from evoloss.discovery.loop_settings import ENDLESS
+
+    return {"generations": ENDLESS} if budgets else {}
+
+
+def say_ending(console: Console, result: Result) -> None:
+    """The closing line of a search: which budget ended it, and how to go on with a larger one."""
+    if result.ended is None:
+        return
+    text = str(result.ended)
+    if result.ended.option and result.run is not None:
+        run = shlex.quote(str(result.run))
+        text += f"\nmore of it:    evoloss resume {run} {result.ended.option}"
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def new_console() -> Console:

@@ -113,7 +113,7 @@ def compare(
         names(proposers), seeds, parse_budget(budget), names(against), out, tune, eval_seeds,
         {**SETTINGS, **changes} if demo else changes,
     )  # fmt: skip
-    endpoint = endpoint_of(llm_url, llm_model, llm_tokens, two_phase)
+    endpoint = endpoint_of(llm_url, llm_model, two_phase, max_total_tokens=llm_tokens)
     console = new_console()
     if demo:
         problem = taught(console, 0, data, data_dir, forget_rows, retain_rows)

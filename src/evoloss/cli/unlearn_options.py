@@ -17,7 +17,11 @@ RETAIN_MODEL = typer.Option(
 DATA = typer.Option(help="A benchmark, such as tofu:forget05.", show_default=False)
 LLM_URL = typer.Option(help="An OpenAI-compatible server, up to /v1.", show_default=False)
 LLM_MODEL = typer.Option(help="The model that it serves.", show_default=False)
-LLM_TOKENS = typer.Option(help="The most tokens that it may cost.", show_default=False)
+LLM_TOKENS = typer.Option(
+    help="Ask it for no more tokens than these; evolution then goes on alone.", show_default=False
+)
+LLM_INPUT_PRICE = typer.Option(help="Of a million tokens that it reads.", min=0)
+LLM_OUTPUT_PRICE = typer.Option(help="Of a million tokens that it writes.", min=0)
 TWO_PHASE = typer.Option("--two-phase", help="Let it reason first, and write the code then.")
 EPOCHS = typer.Option(help="The most that a loss may ask for.", show_default="5")
 BATCH = typer.Option(help="Sequences of each set a step.", show_default="8")

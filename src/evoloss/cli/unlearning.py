@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evoloss.cli.options import AGAINST, DEFAULT_AGAINST, OUT, QUIET, SEED, SET, TRACK, TUNE
-from evoloss.cli.shared import given, new_console, stoppable, watched
+from evoloss.cli.options import (
+    AGAINST,
+    DEFAULT_AGAINST,
+    MAX_CANDIDATES,
+    MAX_COST,
+    MAX_SECONDS,
+    MAX_STEPS,
+    MAX_TOKENS,
+    OUT,
+    QUIET,
+    SEED,
+    SET,
+    TRACK,
+    TUNE,
+)
+from evoloss.cli.shared import endless, given, new_console, say_ending, stoppable, watched
 from evoloss.cli.unlearn_options import (
     BATCH,
     CONTEXT,
@@ -23,7 +38,9 @@ from evoloss.cli.unlearn_options import (
     FORGET_ONLY,
     FORGET_ROWS,
     HOLDOUT,
+    LLM_INPUT_PRICE,
     LLM_MODEL,
+    LLM_OUTPUT_PRICE,
     LLM_TOKENS,
     LLM_URL,
     LOCAL_SEARCH,
@@ -66,6 +83,8 @@ def demo(
     ] = None,
     seed: Annotated[int, SEED] = 0,
     losses: Annotated[int, typer.Option(help="How many losses are searched.", min=8)] = 40,
+    max_steps: Annotated[int | None, MAX_STEPS] = None,
+    max_seconds: Annotated[float | None, MAX_SECONDS] = None,
     against: Annotated[str, AGAINST] = DEFAULT_AGAINST,
     tune: Annotated[int | None, TUNE] = None,
     eval_seeds: Annotated[int, EVAL_SEEDS] = 3,
@@ -84,8 +103,8 @@ def demo(
         problem = taught(console, seed, data, data_dir, forget_rows, retain_rows)
     _search(
         console, problem, directory, against, tune, eval_seeds, quiet, None, None,
-        {**SETTINGS, **given(epochs=epochs), "seed": seed, "generations": -(-losses // 8),
-         "population": 8},
+        {**SETTINGS, **given(epochs=epochs, max_steps=max_steps, max_seconds=max_seconds),
+         "seed": seed, "generations": -(-losses // 8), "population": 8},
     )  # fmt: skip
 
 
@@ -109,9 +128,18 @@ def search(
     llm_model: Annotated[str | None, LLM_MODEL] = None,
     llm_tokens: Annotated[int | None, LLM_TOKENS] = None,
     two_phase: Annotated[bool, TWO_PHASE] = False,
+    llm_input_price: Annotated[float, LLM_INPUT_PRICE] = 0.0,
+    llm_output_price: Annotated[float, LLM_OUTPUT_PRICE] = 0.0,
     budget: Annotated[
-        str, typer.Option(help="candidates=N, steps=N or seconds=N.")
-    ] = "candidates=40",
+        str | None,
+        typer.Option(help="candidates=N, steps=N or seconds=N.",
+                     show_default="candidates=40, or what a --max- allows"),
+    ] = None,
+    max_candidates: Annotated[int | None, MAX_CANDIDATES] = None,
+    max_steps: Annotated[int | None, MAX_STEPS] = None,
+    max_seconds: Annotated[float | None, MAX_SECONDS] = None,
+    max_tokens: Annotated[int | None, MAX_TOKENS] = None,
+    max_cost: Annotated[float | None, MAX_COST] = None,
     population: Annotated[int, typer.Option(help="Losses in a generation.", min=1)] = 8,
     epochs: Annotated[int | None, EPOCHS] = None,
     batch: Annotated[int | None, BATCH] = None,
@@ -131,7 +159,7 @@ def search(
     out: Annotated[Path | None, OUT] = None,
     track: Annotated[list[str] | None, TRACK] = None,
     quiet: Annotated[bool, QUIET] = False,
-) -> None:
+) -> None:  # fmt: skip
     """Search a loss that makes a model forget one set and keep the other."""
     from evoloss.compare.plan import parse_budget
     from evoloss.runs import new_directory
@@ -143,15 +171,27 @@ def search(
         objective=objective, local_search=local_search, together=together, texts=texts, seed=seed,
         population=population, forget_only=forget_only,
     )  # fmt: skip
-    changes |= parse_budget(budget).settings(population)
+    limits = given(
+        max_candidates=max_candidates, max_steps=max_steps, max_seconds=max_seconds,
+        max_tokens=max_tokens, max_cost=max_cost,
+    )  # fmt: skip
+    if budget is not None or not limits:
+        changes |= parse_budget(budget or "candidates=40").settings(population)
+    else:
+        changes |= endless(limits)
+    changes |= limits
     changes |= UnlearnSettings.parsed(others or ())
     unlearn_settings(**changes)  # refuses a wrong value before any data is read
-    endpoint = endpoint_of(llm_url, llm_model, llm_tokens, two_phase)
+    endpoint = endpoint_of(
+        llm_url, llm_model, two_phase, max_total_tokens=llm_tokens,
+        input_price=llm_input_price, output_price=llm_output_price,
+    )  # fmt: skip
     if endpoint is None and proposer in ("llm", "mixture"):
         raise UserError(
             f"--proposer {proposer} needs --llm-url, such as http://localhost:8000/v1, "
             "and --llm-model"
         )
+    _limited(endpoint, limits)  # refuses a cost without prices before any data is read
     problem = load_problem(
         model, forget=forget, retain=retain, holdout=holdout, data=data, data_dir=data_dir,
         retain_model=retain_model, forget_rows=forget_rows, retain_rows=retain_rows,
@@ -163,15 +203,17 @@ def search(
     )  # fmt: skip
 
 
-def resume(run: Path, eval_seeds: int, track: list[str] | None, quiet: bool) -> None:
+def resume(
+    run: Path, budgets: dict[str, Any], eval_seeds: int, track: list[str] | None, quiet: bool
+) -> None:  # fmt: skip
     """Continues an unlearning run that was broken off."""
     from evoloss.store import Store
     from evoloss.unlearn import search as searching
 
     with Store.open(run, write=False) as store:
-        about, records = store.about, store.records()
+        about, records, settings = store.about, store.records(), store.settings
     console = new_console()
-    endpoint = _stored_endpoint(about)
+    endpoint = _limited(_stored_endpoint(about), {**settings, **budgets})
     with stoppable(run):
         with watched(console, about["metric"], quiet, track, run) as observer:
             result, bench = searching.resume(
@@ -179,6 +221,7 @@ def resume(run: Path, eval_seeds: int, track: list[str] | None, quiet: bool) -> 
                 observer=observer,
                 say=_say(console),
                 makers=_makers(endpoint, console, records),
+                **budgets,
             )
         _conclude(console, bench, result, DEFAULT_AGAINST, None, eval_seeds)
 
@@ -196,9 +239,9 @@ def evaluate(subject: Subject, against: str, tune: int | None, seeds: int) -> No
             "data: `evoloss evaluate RUN --against " + subject.label + "`"
         )
     with Store.open(run, write=False) as store:
-        best = losses(store, store.candidates()).best
+        best = losses(store).best
         bench = reopened(store, say=_say(console))
-        count = len(store.candidates())
+        count = len(store.history())
     if best is None:
         raise UserError(f"run '{run}' has no scored loss yet: `evoloss resume {run}` first")
     with stoppable(run):
@@ -224,7 +267,7 @@ def _search(
         ) as observer:
             result, bench = searching.search(
                 problem, out=directory, observer=observer, say=_say(console),
-                makers=_makers(endpoint, console), endpoint=endpoint, **changes,
+                makers=_makers(_limited(endpoint, changes), console), endpoint=endpoint, **changes,
             )  # fmt: skip
         _conclude(console, bench, result, against, tune, seeds)
 
@@ -248,6 +291,7 @@ def _conclude(
             f"this and more: evoloss show {run}",
             markup=False, soft_wrap=True,
         )  # fmt: skip
+    say_ending(console, result)
 
 
 def _compare(
@@ -301,16 +345,28 @@ def taught(
 
 
 def endpoint_of(
-    url: str | None, model: str | None, tokens: int | None, two_phase: bool
+    url: str | None, model: str | None, two_phase: bool, **options: Any
 ) -> Endpoint | None:
-    """Of the proposers that ask a language model; None if none is named."""
+    """Of the proposers that ask a language model; None if none is named.
+
+    options: of the endpoint, where they are known.
+    """
     if url is None and model is None:
         return None
     if not url or not model:
         raise UserError("a language model needs both --llm-url and --llm-model")
     from evoloss.propose.llm import Endpoint
 
-    return Endpoint(url, model, max_total_tokens=tokens, two_phase=two_phase)
+    return Endpoint(url, model, two_phase=two_phase, **options)
+
+
+def _limited(endpoint: Endpoint | None, settings: Mapping[str, Any]) -> Endpoint | None:
+    """The endpoint, held to the search's own budgets of tokens and cost."""
+    if endpoint is None:
+        return None
+    tokens, cost = settings.get("max_tokens"), settings.get("max_cost")
+    both = [each for each in (endpoint.max_total_tokens, tokens) if each is not None]
+    return replace(endpoint, max_total_tokens=min(both, default=None), max_cost=cost)
 
 
 def _stored_endpoint(about: dict[str, Any]) -> Endpoint | None:

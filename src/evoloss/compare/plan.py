@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evoloss.discovery.loop_settings import ENDLESS
 from evoloss.discovery.settings import METHODS, Settings, preset
 from evoloss.errors import UserError, unknown
 
 USUAL, TUNED = "task-loss", "tuned-task-loss"
 """The two that every method is held against; a comparison always holds them."""
 _KINDS = ("candidates", "seconds", "steps")
-_ENDLESS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Budget:
     def settings(self, population: int) -> dict[str, Any]:
         """As settings of a search with so many losses in a generation."""
         if self.kind == "seconds":
-            return {"generations": _ENDLESS, "max_seconds": float(self.amount)}
+            return {"generations": ENDLESS, "max_seconds": float(self.amount)}
         if self.kind == "steps":
-            return {"generations": _ENDLESS, "max_steps": int(self.amount)}
+            return {"generations": ENDLESS, "max_steps": int(self.amount)}
         if self.amount < population:
             raise UserError(
                 f"a budget of {self.amount:g} candidates is too small for one generation of "

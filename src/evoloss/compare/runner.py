@@ -142,7 +142,7 @@ def _best(directory: Path) -> FoundLoss:
         outcome = store.outcome
         if outcome is None:
             raise UserError(f"run '{directory}' is not finished: run the comparison again")
-        return found_losses(outcome, store.candidates(), store.about["output"])[0]
+        return found_losses(outcome, store.history(), store.about["output"])[0]
 
 
 def _keep(cell: Cell, evaluation: Evaluation) -> None:

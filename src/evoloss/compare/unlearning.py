@@ -267,7 +267,7 @@ def _tuned(
 
 def _found(cell: Cell) -> Contender:
     with Store.open(cell.directory, write=False) as store:
-        best = losses(store, store.candidates()).best
+        best = losses(store).best
     assert best is not None  # its search is finished
     return replace(found_contender(best, cell.settings.lr), label=cell.proposer)
 

@@ -142,7 +142,7 @@ def _row(
 def _searched(cell: Cell, kept: Mapping[str, Any] | None) -> _One:
     with Store.open(cell.directory, write=False) as store:
         candidates, outcome = store.candidates(), store.outcome
-        best = losses(store, candidates).best if outcome is not None else None
+        best = losses(store).best if outcome is not None else None
         spent = Budget.of(candidates, store.seconds(), outcome)
     row = None if kept is None else next(each for each in kept["rows"] if each["label"] == "found")
     return _One(

@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
 
-from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.candidate import Candidate, Fate, Summary
+from evoloss.discovery.leaders import Leaders
 from evoloss.discovery.loop_settings import LoopSettings
 from evoloss.lang.canonical import canonical_text
 from evoloss.lang.expr import Expr, complexity
 from evoloss.lang.text import to_text
+from evoloss.store.history import History
 
 Fingerprint = Callable[[Expr], str | None]
 
 
 class Archive:
-    """Grows by whole generations; rebuilt from the stored history on resume.
+    """Grows by whole generations; rebuilt from the stored summaries on resume.
 
     fingerprint: a key that losses with the same gradients share, None for one without any.
+    history: what keeps the candidates themselves, a list unless a store does.
     """
 
-    def __init__(self, settings: LoopSettings, fingerprint: Fingerprint) -> None:
+    def __init__(
+        self, settings: LoopSettings, fingerprint: Fingerprint,
+        history: list[Candidate] | History | None = None,
+    ) -> None:  # fmt: skip
         self.settings = settings
         self.fingerprint = fingerprint
-        self.history: list[Candidate] = []
+        self.history = [] if history is None else history
         self.fates: Counter[Fate] = Counter()
-        self.best: Candidate | None = None
         self.steps = 0
-        self._by_form: dict[str, int] = {}
-        self._by_untuned_gradient: dict[str, int] = {}
-        self._by_tuned_gradient: dict[str, int] = {}
+        self.leaders = Leaders(settings.finalists)
+        self._by_form: dict[bytes, int] = {}
+        self._by_untuned_gradient: dict[bytes, int] = {}
+        self._by_tuned_gradient: dict[bytes, int] = {}
+        self._begin: list[int] = []
+        self._worst = array("d")
+        self._best: Candidate | None = None
 
     def form(self, expr: Expr, epochs: int | None = None, rate: float = 1.0) -> str:
         """What makes two proposals duplicates: equal canonical form, or only equal text."""
@@ -38,11 +50,11 @@ class Archive:
 
     def seen(self, expr: Expr, epochs: int | None = None, rate: float = 1.0) -> bool:
         """Whether there was such a candidate."""
-        return self.form(expr, epochs, rate) in self._by_form
+        return _digest(self.form(expr, epochs, rate)) in self._by_form
 
     def duplicate_of(self, form: str) -> int | None:
         """The id of the first candidate of a form."""
-        return self._by_form.get(form)
+        return self._by_form.get(_digest(form))
 
     def untuned_equivalent_of(self, candidate: Candidate) -> int | None:
         """The id of the first one whose unweighted expression has the gradients of this one's."""
@@ -52,47 +64,82 @@ class Archive:
         """The id of the first candidate whose tuned loss has the gradients of this one's."""
         return self._equivalent(self._by_tuned_gradient, candidate, candidate.loss)
 
-    def _equivalent(self, seen: dict[str, int], candidate: Candidate, loss: Expr) -> int | None:
+    def _equivalent(self, seen: dict[bytes, int], candidate: Candidate, loss: Expr) -> int | None:
         if not self.settings.equivalence:
             return None
-        fingerprint = self.fingerprint(loss)
-        if fingerprint is None:
+        key = self._gradient(candidate, loss)
+        return None if key is None else seen.get(key)
+
+    def _gradient(self, candidate: Candidate, loss: Expr) -> bytes | None:
+        """A digest of the gradients and of how long and at which rate is trained with them."""
+        found = self.fingerprint(loss)
+        return _digest(_trained(found, candidate.epochs, candidate.rate)) if found else None
+
+    def summary(self, candidate: Candidate) -> Summary:
+        """What is remembered of a candidate."""
+        untuned = tuned = None
+        if candidate.same_as is None and self.settings.equivalence:
+            untuned = self._gradient(candidate, candidate.expression)
+            broke_down = candidate.fate is Fate.FAILED and candidate.phi is None
+            if not broke_down or self.settings.local_search == "none":
+                tuned = self._gradient(candidate, candidate.loss)
+        return Summary(
+            candidate.id, candidate.generation, candidate.fate, candidate.error, candidate.steps,
+            _digest(candidate.canonical), complexity(candidate.expression), untuned, tuned,
+        )  # fmt: skip
+
+    def extend(
+        self, candidates: Sequence[Candidate], summaries: Iterable[Summary] | None = None
+    ) -> None:
+        """Takes a finished generation in. summaries: where they are known already."""
+        self.history.extend(candidates)
+        self.restore(map(self.summary, candidates) if summaries is None else summaries)
+
+    def restore(self, summaries: Iterable[Summary]) -> None:
+        """Remembers candidates that are in the history."""
+        worst = self._worst[-1] if self._worst else -math.inf
+        for each in summaries:
+            if each.generation == len(self._begin):
+                self._begin.append(each.id)
+            self.fates[each.fate] += 1
+            self.steps += each.steps
+            if each.fate is Fate.SCORED:
+                self.leaders.add(each)
+                worst = max(worst, each.error or 0.0)
+            self._worst.append(worst)
+            self._by_form.setdefault(each.form, each.id)
+            if each.untuned is not None:
+                self._by_untuned_gradient.setdefault(each.untuned, each.id)
+            if each.tuned is not None:
+                self._by_tuned_gradient.setdefault(each.tuned, each.id)
+
+    @property
+    def best(self) -> Candidate | None:
+        """The best scored candidate; None while there is none."""
+        if not self.leaders.best:
             return None
-        return seen.get(_trained(fingerprint, candidate.epochs, candidate.rate))
+        id = self.leaders.best[0].id
+        if self._best is None or self._best.id != id:
+            self._best = self.history[id]
+        return self._best
 
-    def extend(self, candidates: Iterable[Candidate]) -> None:
-        """Takes a finished generation in."""
-        for candidate in candidates:
-            self.history.append(candidate)
-            self.fates[candidate.fate] += 1
-            self.steps += candidate.steps
-            if candidate.fate is Fate.SCORED:
-                self.best = min(self.best or candidate, candidate, key=_merit)
-            self._by_form.setdefault(candidate.canonical, candidate.id)
-            if candidate.same_as is None and self.settings.equivalence:
-                self._remember_gradients(candidate)
+    @property
+    def leading(self) -> list[Candidate]:
+        """The finalists, best first, and after them the rest of the Pareto front."""
+        ids = [each.id for each in (*self.leaders.best, *self.leaders.front)]
+        return [self.history[id] for id in dict.fromkeys(ids)]
 
-    def _remember_gradients(self, candidate: Candidate) -> None:
-        known = [(self._by_untuned_gradient, candidate.expression)]
-        broke_down = candidate.fate is Fate.FAILED and candidate.phi is None
-        if not broke_down or self.settings.local_search == "none":
-            known.append((self._by_tuned_gradient, candidate.loss))
-        for seen, loss in known:
-            if fingerprint := self.fingerprint(loss):
-                seen.setdefault(
-                    _trained(fingerprint, candidate.epochs, candidate.rate), candidate.id
-                )
+    def generation(self, number: int) -> Sequence[Candidate]:
+        """The candidates of a finished generation."""
+        begin = self._begin[number]
+        end = self._begin[number + 1] if number + 1 < len(self._begin) else len(self.history)
+        return self.history[begin:end]
 
     def original(self, candidate: Candidate) -> Candidate:
         """The candidate whose trainings gave this one its result."""
         while candidate.same_as is not None:
             candidate = self.history[candidate.same_as]
         return candidate
-
-    @property
-    def scored(self) -> list[Candidate]:
-        """Those trained to the full budget, each once, best first."""
-        return sorted((each for each in self.history if each.fate is Fate.SCORED), key=_merit)
 
     def standing(self, generation: Sequence[Candidate]) -> dict[int, float | None]:
         """What selection compares, by id, within a generation and across them: errors.
@@ -102,8 +149,8 @@ class Archive:
         """
         originals = {each.id: self.original(each) for each in generation}
         standing = {id: found.error for id, found in originals.items()}
-        so_far = self.history[: max(originals, default=-1) + 1]
-        worst = max((each.error or 0.0 for each in so_far if each.fate is Fate.SCORED), default=0.0)
+        worst = self._worst[max(originals)] if originals else 0.0
+        worst = worst if math.isfinite(worst) else 0.0
         raced = [id for id, found in originals.items() if found.fate is Fate.RACED_OUT]
         raced.sort(key=lambda id: (-originals[id].steps, standing[id] or 0.0, id))
         return standing | {id: worst + place for place, id in enumerate(raced, start=1)}
@@ -115,10 +162,9 @@ def _trained(key: str, epochs: int | None, rate: float) -> str:
     return key if rate == 1.0 else f"{key} at {rate:g} times the rate"
 
 
-def _merit(candidate: Candidate) -> tuple[float, int, int]:
-    """The lowest error first; of equals the simplest, then the earliest."""
-    error = float("inf") if candidate.error is None else candidate.error
-    return error, complexity(candidate.expression), candidate.id
+def _digest(key: str) -> bytes:
+    """Texts of any length in 16 bytes, which no two share by chance."""
+    return blake2b(key.encode(), digest_size=16).digest()
 
 
 def pareto(errors: Sequence[tuple[Candidate, float]]) -> list[Candidate]:

@@ -1,9 +1,10 @@
 """A candidate loss and what became of it: the record that stages, archive and store share."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from evoloss.lang.expr import Expr
 from evoloss.lang.weights import bind
@@ -18,6 +19,28 @@ class Fate(StrEnum):
     REJECTED = "rejected"  # minimising it did not lower the error
     RACED_OUT = "raced out"  # behind the others part of the way through its training
     FAILED = "failed"  # NaN or infinity in tuning, training or metric
+
+
+class Summary(NamedTuple):
+    """What the archive remembers of every candidate, without its expression.
+
+    form: a digest of what makes duplicates; untuned, tuned: of its gradients, None without any.
+    """
+
+    id: int
+    generation: int
+    fate: Fate
+    error: float | None
+    steps: int
+    form: bytes
+    complexity: int
+    untuned: bytes | None
+    tuned: bytes | None
+
+    @property
+    def merit(self) -> tuple[float, int, int]:
+        """The lowest error first; of equals the simplest, then the earliest."""
+        return math.inf if self.error is None else self.error, self.complexity, self.id
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from evoloss.discovery.archive import Archive, pareto
 from evoloss.discovery.arena import Arena, Final
-from evoloss.discovery.candidate import Candidate
+from evoloss.discovery.budgets import RECORD, Ending, Spent, ending
+from evoloss.discovery.candidate import Fate, Summary
 from evoloss.discovery.finalists import simplest_of_the_best
-from evoloss.discovery.loop_settings import LoopSettings
+from evoloss.discovery.loop_settings import ENDLESS, LoopSettings
 from evoloss.discovery.progress import Observer, Progress
 from evoloss.discovery.randomness import Purpose, stream
 from evoloss.discovery.result import Budget, Result, found_losses
@@ -44,26 +45,31 @@ class Run:
         self.settings = arena.settings
         self.store = store
         self.observer = observer
-        self.archive = Archive(self.settings, arena.fingerprint)
+        history = None if store is None else store.history()
+        self.archive = Archive(self.settings, arena.fingerprint, history)
         self.records: list[Mapping[str, Any]] = []
         self.seconds: dict[str, float] = {}
+        self.refusals: list[Mapping[str, Any]] = []
         self.generation = 0
         if store is not None:
-            self.archive.extend(store.candidates())
+            self.archive.restore(self._summaries(store))
             self.seconds = store.seconds()
             self.generation = store.generations
+            self.refusals.extend(store.records(RECORD))
         self.began_at = self.generation
         self.exhausted = False
         known = known_to_proposers(self.settings, self.archive, self.records.append)
         self.proposer = arena.proposer(arena.space(known))
-        for number in range(self.generation):
+        looks_back = getattr(self.proposer, "looks_back", None)
+        first = 0 if looks_back is None else max(0, self.generation - looks_back)
+        for number in range(first, self.generation):
             self._tell(number)
         self.started = time.perf_counter()
 
     def go(self) -> Result:
         """Searches until the budget is spent, and picks the best."""
         try:
-            while self._within_budget():
+            while self.ending() is None:
                 self._one_generation()
             return self._finish()
         finally:
@@ -81,18 +87,28 @@ class Run:
         generation = Generation(self.arena, self.archive, self.generation, proposals, self._report)
         candidates = generation.run()
         spent = {**generation.seconds, "proposing": proposing}
+        summaries = [self.archive.summary(each) for each in candidates]
         if self.store is not None:
-            self.store.commit(self.generation, candidates, spent, self.records)
-        self.archive.extend(candidates)
+            self.store.commit(self.generation, candidates, spent, self.records, summaries)
+        self.archive.extend(candidates, summaries)
+        self.refusals += [each for each in self.records if each.get("kind") == RECORD]
         for stage, seconds in spent.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         self._tell(self.generation)
         self.generation += 1
         self._report("saved", 0.0)
 
+    def _summaries(self, store: Store) -> list[Summary]:
+        """Of all stored candidates; found out anew, and kept, where an earlier version wrote."""
+        found = store.summaries()
+        if len(found) < len(self.archive.history):
+            found = [self.archive.summary(each) for each in self.archive.history]
+            store.add_summaries(found)
+        return found
+
     def _tell(self, generation: int) -> None:
         """The proposer learns how a finished generation fared."""
-        last = [each for each in self.archive.history if each.generation == generation]
+        last = self.archive.generation(generation)
         standing = self.archive.standing(last)
         people = [
             Individual(
@@ -110,45 +126,51 @@ class Run:
         ]
         self.proposer.tell(generation, people)
 
-    def _within_budget(self) -> bool:
-        settings = self.settings
-        if self.generation >= settings.generations or self.exhausted:
-            return False
-        if settings.max_steps is not None and self.archive.steps >= settings.max_steps:
-            return False
-        limit = settings.max_seconds
-        return limit is None or sum(self.seconds.values()) < limit
+    def ending(self) -> Ending | None:
+        """What ends the search now; None while it may go on."""
+        if self.exhausted:
+            return Ending("")
+        spent = Spent(
+            generations=self.generation,
+            candidates=len(self.archive.history),
+            steps=self.archive.steps,
+            seconds=sum(self.seconds.values()),
+            records=self.refusals,
+        )
+        return ending(self.settings, spent)
 
     def _finish(self) -> Result:
         outcome = self.store.outcome if self.store is not None else None
         if outcome is None:
-            outcome = self._outcome()
+            ended = self.ending()
+            outcome = {**self._outcome(), "ended": None if ended is None else ended.to_json()}
             if self.store is not None:
                 self.store.finish(outcome)
         best, front = found_losses(outcome, self.archive.history, self.arena.output)
         return Result(
             best=best,
             front=front,
-            history=tuple(self.archive.history),
-            budget=Budget.of(self.archive.history, self.seconds, outcome),
+            history=self.archive.history if self.store is not None else tuple(self.archive.history),
+            budget=Budget.counted(self.archive.fates, self.archive.steps, self.seconds, outcome),
             run=self.store.directory if self.store is not None else None,
+            ended=Ending.of(outcome),
         )
 
     def _outcome(self) -> dict[str, Any]:
         """The best and the front by id, what put them there, and what finding that out took."""
-        scored = self.archive.scored
-        if not scored:
+        leading = self.archive.leading
+        if not leading:
             raise NothingTrained(
                 f"none of {len(self.archive.history)} candidates could be trained "
-                f"({_fates(self.archive.history)}): try more generations, a larger population, "
+                f"({_fates(self.archive.fates)}): try more generations, a larger population, "
                 "or a smaller learning rate of the base network"
             )
-        finals = [Final(each, float(each.error or 0.0)) for each in scored]
+        finals = [Final(each, float(each.error or 0.0)) for each in leading]
         cost = None
         if self.settings.finalists:
             self._report("finalists", 0.0)
             start = time.perf_counter()
-            again, steps = self._score_finalists(finals)
+            again, steps = self.arena.finals(leading)
             finals = again or finals
             cost = {"seconds": time.perf_counter() - start, "steps": steps}
         best = simplest_of_the_best(finals)
@@ -160,12 +182,6 @@ class Run:
             "finals": [each.to_json() for each in finals if each.candidate.id in kept],
             "finalists": cost,
         }
-
-    def _score_finalists(self, scored: Sequence[Final]) -> tuple[list[Final], int]:
-        """The best so many and the front, scored once more."""
-        chosen = {each.candidate.id: each.candidate for each in scored[: self.settings.finalists]}
-        chosen |= {each.id: each for each in pareto([(f.candidate, f.error) for f in scored])}
-        return self.arena.finals(list(chosen.values()))
 
     def _report(self, stage: str, share: float) -> None:
         if self.observer is None:
@@ -186,11 +202,11 @@ class Run:
                 candidates=len(self.archive.history),
                 per_second=finished * settings.population / seconds if finished else 0.0,
                 seconds=seconds,
-                seconds_left=seconds / finished * left if finished else None,
+                seconds_left=seconds / finished * left
+                if finished and settings.generations < ENDLESS else None,
             )
         )  # fmt: skip
 
 
-def _fates(history: Sequence[Candidate]) -> str:
-    counts = Counter(each.fate for each in history)
+def _fates(counts: Counter[Fate]) -> str:
     return ", ".join(f"{count} {fate}" for fate, count in counts.most_common())

@@ -9,6 +9,9 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from evoloss.errors import UserError, unknown
 
+ENDLESS = 1_000_000
+"""Generations of a search that another budget is to end."""
+
 
 @dataclass(frozen=True)
 class LoopSettings:
@@ -26,7 +29,9 @@ class LoopSettings:
     seeded: whether the first generation holds the usual loss, so that a search has at least that
         to tune and to cross.
     finalists: the best so many are scored again at the end and the best mean wins; 0 for none.
+    max_candidates: no generation begins that would make more losses than these.
     max_steps, max_seconds: no generation begins once so many gradient steps or seconds are spent.
+    max_tokens, max_cost: nor once a language model that is asked may not use more than these.
     """
 
     method: str = "evomal"
@@ -45,8 +50,30 @@ class LoopSettings:
     racing: bool = True
     seeded: bool = True
     finalists: int = 10
+    max_candidates: int | None = None
     max_steps: int | None = None
     max_seconds: float | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
+
+    def check_budgets(self, asks_a_language_model: bool) -> None:
+        """Raises UserError for budgets that allow nothing, or that nothing can use up."""
+        self.at_least(max_steps=1, max_tokens=1)
+        for name in ("max_seconds", "max_cost"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name} is {value:g}: give a number above 0")
+        if self.max_candidates is not None and self.max_candidates < self.population:
+            raise UserError(
+                f"max_candidates is {self.max_candidates}, less than a generation of "
+                f"{self.population}: give more, or a smaller population"
+            )
+        for name in ("max_tokens", "max_cost"):
+            if getattr(self, name) is not None and not asks_a_language_model:
+                raise UserError(
+                    f"{name} is {getattr(self, name):g}, but no language model is asked: leave it "
+                    "out, or search with `evoloss unlearn search --proposer llm`"
+                )
 
     def at_least(self, **least: float) -> None:
         """Raises UserError for a setting that is given and below its least value."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.budgets import Ending
+from evoloss.discovery.candidate import Candidate, Fate, Summary
 from evoloss.errors import UserError
 from evoloss.lang.expr import Expr, complexity, scaled
 from evoloss.lang.text import to_text
@@ -89,7 +91,19 @@ class Budget:
     @classmethod
     def of(
         cls,
-        history: Sequence[Candidate],
+        history: Sequence[Candidate | Summary],
+        seconds: Mapping[str, float],
+        outcome: Mapping[str, Any] | None,
+    ) -> Budget:
+        """What these candidates cost."""
+        fates = Counter(each.fate for each in history)
+        return cls.counted(fates, sum(each.steps for each in history), seconds, outcome)
+
+    @classmethod
+    def counted(
+        cls,
+        fates: Mapping[Fate, int],
+        steps: int,
         seconds: Mapping[str, float],
         outcome: Mapping[str, Any] | None,
     ) -> Budget:
@@ -97,19 +111,24 @@ class Budget:
         finalists = (outcome or {}).get("finalists")
         extra = {"finalists": finalists["seconds"]} if finalists else {}
         return cls(
-            candidates=len(history),
-            evaluated=sum(each.fate in (Fate.SCORED, Fate.RACED_OUT) for each in history),
-            steps=sum(each.steps for each in history) + (finalists["steps"] if finalists else 0),
+            candidates=sum(fates.values()),
+            evaluated=fates.get(Fate.SCORED, 0) + fates.get(Fate.RACED_OUT, 0),
+            steps=steps + (finalists["steps"] if finalists else 0),
             seconds={**seconds, **extra},
         )
 
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a search. front: Pareto-optimal in (error, complexity), simplest first."""
+    """The outcome of a search. front: Pareto-optimal in (error, complexity), simplest first.
+
+    history: all candidates; those of a stored run are read from it when they are asked for.
+    ended: the budget that ended it, None of a run whose store does not tell.
+    """
 
     best: FoundLoss
     front: tuple[FoundLoss, ...]
-    history: tuple[Candidate, ...]
+    history: Sequence[Candidate]
     budget: Budget
     run: Path | None
+    ended: Ending | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evoloss.discovery.budgets import raised
 from evoloss.discovery.loop import Run
 from evoloss.discovery.progress import Observer
 from evoloss.discovery.result import Result
@@ -50,23 +51,31 @@ def search(
 
 
 def resume(
-    run: Path | str, *, task: Task | None = None, observer: Observer | None = None
+    run: Path | str,
+    *,
+    task: Task | None = None,
+    observer: Observer | None = None,
+    **budgets: float,
 ) -> Result:
     """Continues a run that was broken off; its history becomes what it would have been.
 
-    task: needed only for a run whose task lived in memory.
+    task: needed only for a run whose task lived in memory. budgets: larger ones, such as
+    max_steps=10**6 or generations=100, with which a finished run goes on too.
     """
     store = Store.open(Path(run), write=True)
     try:
-        bench = _reopened(store, task)
+        bench = _reopened(store, task, budgets)
     except BaseException:
         store.close()
         raise
     return Run(Supervised(bench), store, observer).go()
 
 
-def _reopened(store: Store, task: Task | None) -> Workbench:
-    """The workbench of a stored run. Raises UserError for a task that is not the run's."""
+def _reopened(store: Store, task: Task | None, budgets: Mapping[str, float]) -> Workbench:
+    """The workbench of a stored run, which is given larger budgets if there are any.
+
+    Raises UserError for a task that is not the run's.
+    """
     run = store.directory
     if store.about.get("kind", "supervised") != "supervised":
         raise UserError(f"run {run} is one of unlearning: `evoloss resume` it")
@@ -83,7 +92,11 @@ def _reopened(store: Store, task: Task | None) -> Workbench:
                 f"run {run} is for {name} '{store.about[name]}', not '{value}': "
                 "resume it with the task it was started with"
             )
-    return Workbench(task, Settings.from_json(store.settings), store.about["stacking"])
+    settings = raised(Settings.from_json(store.settings), budgets)
+    bench = Workbench(task, settings, store.about["stacking"])
+    if budgets:
+        store.extend(settings.to_json())
+    return bench
 
 
 def _settings(name: str, changes: Mapping[str, Any]) -> Settings:

@@ -51,6 +51,7 @@ class Settings(LoopSettings):
             population=1, generations=1, local_steps=1, unroll=1, fitness_seeds=1, final_seeds=1,
             fitness_steps=1, rejection_steps=1, implicit_terms=1, implicit_damping=0, es_pairs=1,
         )  # fmt: skip
+        self.check_budgets(asks_a_language_model=False)
         if not self.es_sigma > 0:
             raise UserError(f"es_sigma is {self.es_sigma}: give a number above 0, such as 0.05")
         for name, known in (

@@ -30,7 +30,12 @@ def _drawn(space: Space, generation: int, given: Sequence[Proposal]) -> Sequence
 
 
 class Evolution:
-    """EvoMAL's genetic programming: each generation is bred from the last one."""
+    """EvoMAL's genetic programming: each generation is bred from the last one.
+
+    The best from before are only needed by a proposer that shares its generations with others.
+    """
+
+    looks_back = 1
 
     def __init__(self, space: Space) -> None:
         self.space = space
@@ -66,6 +71,8 @@ class Evolution:
 class RandomSearch:
     """Random trees of the same space in every generation (Bergstra & Bengio 2012)."""
 
+    looks_back = 0
+
     def __init__(self, space: Space) -> None:
         self.space = space
 
@@ -85,6 +92,7 @@ class BestOfN:
     """
 
     MOST_MUTATIONS = 4
+    looks_back = 0
 
     def __init__(self, space: Space) -> None:
         self.space = space

@@ -12,6 +12,8 @@ from evoloss.propose.proposer import Individual, Proposal, Space
 class Fixed:
     """A given list of losses, `population` of them a generation, until there are no more."""
 
+    looks_back = 0
+
     def __init__(self, space: Space, losses: Sequence[tuple[str, Expr]]) -> None:
         self.space = space
         self.losses = losses

@@ -27,6 +27,8 @@ def fresh_network(rng: np.random.Generator) -> Network:
 class ML3:
     """Goes on with each network where its tuning ended; starts anew where that led nowhere."""
 
+    looks_back = 1
+
     def __init__(self, space: Space) -> None:
         self.space = space
         self.people: Sequence[Individual] = ()

@@ -100,7 +100,11 @@ class Space:
 
 
 class Proposer(Protocol):
-    """Ask and tell, in turn, generation by generation."""
+    """Ask and tell, in turn, generation by generation.
+
+    One whose state follows from the last few generations alone may say of how many in an attribute
+    `looks_back`: a resumed search then tells it no more than those.
+    """
 
     def ask(self, generation: int) -> Sequence[Proposal]:
         """The losses of a generation, at most `population` of them; none ends the search."""

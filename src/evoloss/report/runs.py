@@ -142,7 +142,7 @@ def _what(run: Run) -> str:
 def _read(directory: Path) -> Run:
     with Store.open(directory, write=False) as store:
         candidates, outcome = store.candidates(), store.outcome
-        found = losses(store, candidates)
+        found = losses(store)
         return Run(
             directory=directory,
             source=store.task,

@@ -51,10 +51,21 @@ CREATE TABLE records (
     generation INTEGER NOT NULL REFERENCES generations,
     record TEXT NOT NULL           -- JSON: what the proposer keeps, such as prompts and replies
 );
+CREATE TABLE keys (
+    id INTEGER PRIMARY KEY REFERENCES candidates,
+    form BLOB NOT NULL,            -- digests of what tells losses apart
+    complexity INTEGER NOT NULL,
+    untuned BLOB,
+    tuned BLOB
+);
 CREATE TABLE evaluations (id INTEGER PRIMARY KEY, record TEXT NOT NULL);
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {FORMAT};
 """
+
+SUMMARIES = """
+SELECT c.id, c.generation, c.fate, c.error, c.steps, k.form, k.complexity, k.untuned, k.tuned
+FROM candidates c JOIN keys k ON k.id = c.id ORDER BY c.id"""
 
 COLUMNS = (
     "id, generation, position, operator, parents, expression, canonical, "

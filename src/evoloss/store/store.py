@@ -19,10 +19,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.candidate import Candidate, Fate, Summary
 from evoloss.errors import UserError
 from evoloss.store import lock
-from evoloss.store.schema import APPLICATION, COLUMNS, FORMAT, TABLES, formula, from_row, to_row
+from evoloss.store.history import History
+from evoloss.store.schema import (
+    APPLICATION,
+    COLUMNS,
+    FORMAT,
+    SUMMARIES,
+    TABLES,
+    formula,
+    from_row,
+    to_row,
+)
 
 FILE = "run.db"
 _PATIENCE = 30.0  # seconds to wait for another process's read or commit
@@ -36,6 +46,7 @@ class Store:
         self.directory = directory
         self._connection = connection
         self._lock: int | None = None
+        self._closed = False
 
     @classmethod
     def create(
@@ -85,7 +96,9 @@ class Store:
             if write:
                 store._take_lock()
             store._verify()
-            if not write:
+            if write:
+                store._complete()
+            else:
                 store._connection.execute("PRAGMA query_only = ON")
         except BaseException:
             store.close()
@@ -95,6 +108,7 @@ class Store:
     def close(self) -> None:
         """Frees the file and the writer's lock."""
         self._connection.close()
+        self._closed = True
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -118,9 +132,12 @@ class Store:
         candidates: Sequence[Candidate],
         seconds: dict[str, float],
         records: Sequence[Mapping[str, Any]] = (),
+        summaries: Sequence[Summary] = (),
     ) -> None:
         """Saves one finished generation, all of it or nothing, with what its proposer keeps.
 
+        summaries: what the archive has found out about the candidates, so that whoever resumes the
+        run need not.
         Raises UserError if it cannot be saved (a full disk); earlier generations stay saved.
         """
         with self._transaction() as connection:
@@ -134,11 +151,23 @@ class Store:
                 "INSERT INTO records (generation, record) VALUES (?, ?)",
                 [(generation, json.dumps(dict(record))) for record in records],
             )
+            _put_keys(connection, summaries)
+
+    def add_summaries(self, summaries: Sequence[Summary]) -> None:
+        """Keeps those of candidates that were saved without."""
+        with self._transaction() as connection:
+            _put_keys(connection, summaries)
 
     def finish(self, outcome: dict[str, Any]) -> None:
         """Marks the run as finished, with what came out of it."""
         with self._transaction() as connection:
             _put(connection, "outcome", outcome)
+
+    def extend(self, settings: dict[str, Any]) -> None:
+        """Lets a search go on with other budgets: a finished run is unfinished again."""
+        with self._transaction() as connection:
+            _put(connection, "settings", settings)
+            connection.execute("DELETE FROM meta WHERE key = 'outcome'")
 
     def add_evaluation(self, record: dict[str, Any]) -> None:
         """Keeps the record of one evaluation on the test split."""
@@ -196,6 +225,21 @@ class Store:
             )
         return tuple(from_row(row) for row in rows)
 
+    def history(self) -> History:
+        """All candidates, each read when it is asked for, also after the store was closed."""
+        [(count,)] = self._read("SELECT count(*) FROM candidates")
+        return History(self._between, int(count))
+
+    def summaries(self) -> list[Summary]:
+        """The summaries that were saved, by id; none of a run of an earlier version."""
+        if not self._read("SELECT 1 FROM sqlite_master WHERE name = 'keys'"):
+            return []
+        fates = {fate.value: fate for fate in Fate}
+        return [
+            Summary(id, generation, fates[fate], *rest)
+            for id, generation, fate, *rest in self._read(SUMMARIES)
+        ]
+
     def seconds(self) -> dict[str, float]:
         """Wall time by stage, over all generations."""
         total: dict[str, float] = {}
@@ -204,11 +248,13 @@ class Store:
                 total[stage] = total.get(stage, 0.0) + seconds
         return total
 
-    def records(self) -> list[dict[str, Any]]:
-        """What proposers kept, oldest first."""
-        return [
-            json.loads(text) for (text,) in self._read("SELECT record FROM records ORDER BY id")
-        ]
+    def records(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """What proposers kept, oldest first; all of it, or what is of a kind."""
+        rows = self._read(
+            "SELECT record FROM records "
+            "WHERE ?1 IS NULL OR json_extract(record, '$.kind') = ?1 ORDER BY id", kind,
+        )  # fmt: skip
+        return [json.loads(text) for (text,) in rows]
 
     def evaluations(self) -> list[dict[str, Any]]:
         """The records of `add_evaluation`, oldest first."""
@@ -217,6 +263,15 @@ class Store:
         ]
 
     # How
+
+    def _between(self, first: int, end: int) -> tuple[Candidate, ...]:
+        if self._closed:
+            with Store.open(self.directory, write=False) as store:
+                return store._between(first, end)
+        rows = self._read(
+            f"SELECT {COLUMNS} FROM candidates WHERE id >= ? AND id < ? ORDER BY id", first, end
+        )
+        return tuple(from_row(row) for row in rows)
 
     def _take_lock(self) -> None:
         try:
@@ -252,7 +307,7 @@ class Store:
         if version != FORMAT:
             raise UserError(
                 f"run '{self.directory}' has format {version}, this evoloss reads format {FORMAT}: "
-                "use the version of evoloss that made it"
+                "use the version of evoloss that made it, on a copy of the run"
             )
         [(pages,)], [(page_size,)] = self._read("PRAGMA page_count"), self._read("PRAGMA page_size")
         if (self.directory / FILE).stat().st_size < pages * page_size:
@@ -260,6 +315,12 @@ class Store:
         [(finding,)] = self._read("PRAGMA quick_check(1)")
         if finding != "ok":
             raise self._failure(finding)
+
+    def _complete(self) -> None:
+        """Adds the table that runs of earlier versions lack."""
+        [table] = [each for each in TABLES.split(";\n") if "TABLE keys" in each]
+        with self._transaction() as connection:
+            connection.execute(table.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -321,6 +382,13 @@ def _connect(directory: Path, mode: str) -> sqlite3.Connection:
 
 def _put(connection: sqlite3.Connection, key: str, value: object) -> None:
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+
+def _put_keys(connection: sqlite3.Connection, summaries: Sequence[Summary]) -> None:
+    connection.executemany(
+        "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)",
+        [(each.id, each.form, each.complexity, each.untuned, each.tuned) for each in summaries],
+    )
 
 
 def _version() -> str:

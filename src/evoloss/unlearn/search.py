@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evoloss.discovery.budgets import raised
 from evoloss.discovery.loop import Run
 from evoloss.discovery.progress import Observer
 from evoloss.discovery.result import Result
@@ -71,14 +72,16 @@ def resume(
     observer: Observer | None = None,
     makers: Makers | None = None,
     say: Say = lambda line: None,
+    **budgets: float,
 ) -> tuple[Result, Bench]:
     """Continues a run that was broken off; its history becomes what it would have been.
 
-    problem: needed only for a run whose data lived in memory.
+    problem: needed only for a run whose data lived in memory. budgets: larger ones, with which a
+    finished run goes on too.
     """
     store = Store.open(Path(run), write=True)
     try:
-        bench = reopened(store, problem, say)
+        bench = reopened(store, problem, say, **budgets)
     except BaseException:
         store.close()
         raise
@@ -95,8 +98,13 @@ def _run(arena: Unlearning, store: Store | None, observer: Observer | None) -> R
         raise
 
 
-def reopened(store: Store, problem: Problem | None = None, say: Say = lambda line: None) -> Bench:
-    """The bench of a stored run. Raises: UserError for a run of another kind, or without data."""
+def reopened(
+    store: Store, problem: Problem | None = None, say: Say = lambda line: None, **budgets: float
+) -> Bench:
+    """The bench of a stored run, which is given larger budgets if there are any.
+
+    Raises: UserError for a run of another kind, or without data.
+    """
     if store.about.get("kind") != KIND:
         raise UserError(f"run '{store.directory}' is no unlearning run: `evoloss resume` it")
     if problem is None:
@@ -106,6 +114,9 @@ def reopened(store: Store, problem: Problem | None = None, say: Say = lambda lin
                 "resume it there, with evoloss.unlearn.search.resume(run, problem=…)"
             )
         problem = load_problem(**store.task)
-    bench = Bench(problem, UnlearnSettings.from_json(store.settings), say)
+    settings = raised(UnlearnSettings.from_json(store.settings), budgets)
+    bench = Bench(problem, settings, say)
+    if budgets:
+        store.extend(settings.to_json())
     bench.sharing = Sharing(**store.about["sharing"])
     return bench

@@ -64,6 +64,7 @@ class UnlearnSettings(LoopSettings):
             seed=0, population=1, generations=1, finalists=0, epochs=1, batch=1, rank=1, context=8,
             final_seeds=1, local_steps=1, es_pairs=1, together=1, texts=1,
         )  # fmt: skip
+        self.check_budgets(asks_a_language_model=self.method in ("llm", "mixture"))
         for name in ("lr", "clip", "alpha", "meta_lr", "es_sigma"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name} is {getattr(self, name)}: give a number above 0")

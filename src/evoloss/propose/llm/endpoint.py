@@ -102,29 +102,47 @@ class Budget:
         self.endpoint = endpoint
         self.spent = spent
         self._reserved = Usage()
+        self._refused = 0
         self._lock = threading.Lock()
 
     def reserve(self, prompt_tokens: int) -> Usage | None:
         """What a call may use at most, set aside for it; None if too little is left."""
         endpoint = self.endpoint
         with self._lock:
-            reply = math.floor(min(endpoint.max_tokens, *self._left(prompt_tokens)))
+            reply = math.floor(min(endpoint.max_tokens, *self._left(prompt_tokens).values()))
             if reply < min(LEAST_REPLY, endpoint.max_tokens):
+                self._refused = prompt_tokens
                 return None
             reserved = Usage(prompt_tokens, reply)
             self._reserved += reserved
             return reserved
 
-    def _left(self, prompt_tokens: int) -> list[float]:
-        """Tokens that the reply to such a prompt may have, by each limit that is set."""
+    def used_up(self) -> tuple[str, float, float] | None:
+        """The budget that allows no further call, its limit and what was used; None if both do.
+
+        A prompt that was refused while others were in flight is asked about again: those may have
+        used less than was set aside for them.
+        """
+        endpoint = self.endpoint
+        with self._lock:
+            left = self._left(self._refused)
+            if left.get("max_tokens", math.inf) < min(LEAST_REPLY, endpoint.max_tokens):
+                return "max_tokens", float(endpoint.max_total_tokens or 0), self.spent.total
+            if left.get("max_cost", math.inf) < min(LEAST_REPLY, endpoint.max_tokens):
+                return "max_cost", endpoint.max_cost or 0.0, self.spent.cost(endpoint)
+        return None
+
+    def _left(self, prompt_tokens: int) -> dict[str, float]:
+        """Tokens that the reply to such a prompt may have, by each budget that is set."""
         endpoint, used = self.endpoint, self.spent + self._reserved
-        found = [math.inf]
+        found = {"": math.inf}
         if endpoint.max_total_tokens is not None:
-            found.append(endpoint.max_total_tokens - used.total - prompt_tokens)
+            found["max_tokens"] = endpoint.max_total_tokens - used.total - prompt_tokens
         if endpoint.max_cost is not None:
             money = endpoint.max_cost - (used + Usage(prompt_tokens)).cost(endpoint)
             free = math.inf if money >= 0 else -1.0
-            found.append(1e6 * money / endpoint.output_price if endpoint.output_price else free)
+            price = endpoint.output_price
+            found["max_cost"] = 1e6 * money / price if price else free
         return found
 
     def settle(self, reserved: Usage, used: Usage) -> None:

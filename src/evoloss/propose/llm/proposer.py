@@ -83,6 +83,9 @@ class LLMProposer:
         """Losses that are new, as many as the model wrote, and the fallback's for the rest."""
         wanted = self.space.population if count is None else count
         proposals, reason = self._written(generation, wanted)
+        if used_up := self.client.budget.used_up():
+            budget, limit, used = used_up
+            self.space.keep({"kind": "budget", "budget": budget, "limit": limit, "used": used})
         missing = wanted - len(proposals)
         others: Sequence[Proposal] = ()
         if missing and self.fallback is not None:
