@@ -96,7 +96,6 @@ def power(x, y):
     """e^(y log |x|), with the sign that an odd power of a negative number has."""
     found = tl.where(y == 0.0, 1.0, tl.exp(y * tl.log(tl.abs(x))))
     odd = tl.floor(0.5 * y) != 0.5 * y
-    negative = tl.where(
-        tl.floor(y) == y, tl.where(odd, -found, found), tl.where(y == 0.0, found, _NAN)
-    )
-    return tl.where(x < 0.0, negative, found)  # no other power of one: log x is not a number
+    # Of a negative number no other power is one, nor is its logarithm.
+    negative = tl.where(tl.floor(y) == y, tl.where(odd, -found, found), tl.log(x))
+    return tl.where(x < 0.0, negative, found)
