@@ -1,6 +1,7 @@
 """Hypothesis draws the same examples in every run and times nothing; threads wait quietly."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,10 @@ settings.load_profile("evoloss")
 # As `import evoloss` sets it, but before a test module imports torch: threads that spin while they
 # wait make small tensor operations ten times slower on a machine that has other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Read once, when a library first imports Triton: without a GPU its kernels run in the interpreter.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

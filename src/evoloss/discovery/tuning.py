@@ -32,7 +32,7 @@ def tune(bench: Workbench, expressions: Sequence[Expr], tick: Tick) -> list[tupl
     phi = losses.initial_phi()
     settings, first = bench.settings, bench.tuning[0].train
     one_step = settings.local_search == "unrolled" and settings.inner_steps == 1
-    one_step = one_step and not losses.in_torch(phi)
+    one_step = one_step and losses.form(phi) == "fused"
     compiled = fused(bench.stack, bench.tuning_weights[0], first.x, first.y) if one_step else None
     if compiled and (tables := bench.tuning_tables):
         _compiled(bench, losses, phi, compiled, *tables, tick)

@@ -12,10 +12,10 @@ The generated module works on one block of m elements of one program. Its functi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from evoloss.engine import rules
 from evoloss.engine.program import CONSTANT, ENTRY, FIRST_OPCODE, PREDICTION, SECTOR, TARGET
-from evoloss.lang.ops import ELEMENTWISE, OPERANDS, Operator, scalar_source
+from evoloss.engine.rules import Rule, Spelling
+from evoloss.lang.ops import ELEMENTWISE, OPERANDS, scalar_source
 
 _HEADER = f'''"""Generated from evoloss's operator table; do not edit."""
 
@@ -197,8 +197,8 @@ def backward_tangent(code, operands, slots, lo, hi, phi, z, V, D, A, B, h, hphi,
 {branches}
 '''
 
-Body = Callable[[Operator], list[str]]
-"""The statements for one element, given the row of an operator."""
+_SCALAR = Spelling(scalar_source, element="[e]")
+"""The rules for one element of the arrays."""
 
 
 def source() -> str:
@@ -206,18 +206,18 @@ def source() -> str:
     return "".join(
         [
             _HEADER,
-            _FORWARD.format(branches=_branches(_forward, "V")),
-            _GRADIENT.format(branches=_branches(_gradient, "VA")),
-            _BACKWARD.format(branches=_branches(_backward, "VA", sums="gphi")),
-            _TANGENT.format(branches=_branches(_tangent, "VD", directions=True)),
+            _FORWARD.format(branches=_branches(rules.forward, "V")),
+            _GRADIENT.format(branches=_branches(rules.gradient, "VA")),
+            _BACKWARD.format(branches=_branches(rules.backward, "VA", sums="gphi")),
+            _TANGENT.format(branches=_branches(rules.tangent, "VD", directions=True)),
             _BACKWARD_TANGENT.format(
-                branches=_branches(_backward_tangent, "VDAB", sums="hphi", directions=True)
+                branches=_branches(rules.backward_tangent, "VDAB", sums="hphi", directions=True)
             ),
         ]
     )
 
 
-def _branches(body: Body, arrays: str, sums: str = "", directions: bool = False) -> str:
+def _branches(rule: Rule, arrays: str, sums: str = "", directions: bool = False) -> str:
     """One `elif` per operator: its operands' rows of the arrays, then a loop over the elements.
 
     sums: the array that takes the weights' sums s{x}; directions: whether z{x} is needed.
@@ -232,77 +232,8 @@ def _branches(body: Body, arrays: str, sums: str = "", directions: bool = False)
             lines += [f"    z{x} = 0.0 if {slot} < 0 else z[{slot}]"] * directions
             lines += [f"    s{x} = 0.0"] * bool(sums)
         lines.append("    for e in range(m):")
-        lines += [f"        {statement}" for statement in body(row)]
+        lines += [f"        {statement}" for statement in rule(row, _SCALAR)]
         for position, x in enumerate(OPERANDS[: row.arity] if sums else ""):
             lines.append(f"    if slots[i, {position}] >= 0:")
             lines.append(f"        {sums}[slots[i, {position}]] += s{x}")
     return "\n".join(" " * 8 + line for line in lines)
-
-
-def _load(row: Operator) -> list[str]:
-    """The weighted operands a, b, c; as in the table's texts."""
-    return [f"{x} = w{x} * V{x}[e]" for x in OPERANDS[: row.arity]]
-
-
-def _load_directions(row: Operator) -> list[str]:
-    """Their derivatives along the direction: w · dV + dw · V."""
-    return [f"d{x} = w{x} * D{x}[e] + z{x} * V{x}[e]" for x in OPERANDS[: row.arity]]
-
-
-def _firsts(row: Operator) -> list[tuple[str, str]]:
-    return [(x, scalar_source(text)) for x, text in zip(OPERANDS, row.first, strict=False)]
-
-
-def _forward(row: Operator) -> list[str]:
-    return [*_load(row), f"v_[e] = {scalar_source(row.value)}"]
-
-
-def _gradient(row: Operator) -> list[str]:
-    return [
-        *_load(row),
-        "v = v_[e]",
-        *(f"A{x}[e] = w{x} * (a_[e] * ({text}))" for x, text in _firsts(row)),
-    ]
-
-
-def _backward(row: Operator) -> list[str]:
-    lines = [*_load(row), "v = v_[e]"]
-    for x, text in _firsts(row):
-        lines.append(f"u = a_[e] * ({text})")
-        lines.append(f"s{x} += u * V{x}[e]")
-        lines.append(f"A{x}[e] = w{x} * u")
-    return lines
-
-
-def _tangent(row: Operator) -> list[str]:
-    terms = [f"({text}) * d{x}" for x, text in _firsts(row) if text != "0.0"]
-    return [
-        *_load(row),
-        *_load_directions(row),
-        "v = v_[e]",
-        f"d_[e] = {' + '.join(terms) or '0.0'}",
-    ]
-
-
-def _backward_tangent(row: Operator) -> list[str]:
-    """With u = wV and t = wD + zV: ū = a·∂op + b·∂²op·t, t̄ = b·∂op, then back to V, D and w."""
-    lines = [*_load(row), *_load_directions(row), "v = v_[e]"]
-    for x, text in _firsts(row):
-        lines.append(f"first = {text}")
-        lines.append(f"u = {' + '.join(['a_[e] * first', *_curvature(row, x)])}")
-        lines.append("t = b_[e] * first")
-        lines.append(f"s{x} += u * V{x}[e] + t * D{x}[e]")
-        lines.append(f"A{x}[e] = w{x} * u + z{x} * t")
-        lines.append(f"B{x}[e] = w{x} * t")
-    return lines
-
-
-def _curvature(row: Operator, x: str) -> list[str]:
-    """b · Σ_k ∂²op/∂x∂k · t_k, for the second derivatives that are not zero."""
-    j = OPERANDS.index(x)
-    terms = [
-        f"({scalar_source(row.second[key])}) * d{OPERANDS[k]}"
-        for k in range(row.arity)
-        if (key := (min(j, k), max(j, k))) in row.second
-    ]
-    return [f"b_[e] * ({' + '.join(terms)})"] if terms else []

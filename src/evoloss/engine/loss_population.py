@@ -1,4 +1,4 @@
-"""A population of losses as one function: fused kernels on the CPU, torch operations elsewhere.
+"""A population of losses as one function: fused kernels by Numba or Triton, or torch operations.
 
 Shapes: P losses, B rows of a batch, C outputs a row, N the most weights that any loss has.
 A loss is the sum over outputs and the mean over rows of its expression.
@@ -7,6 +7,7 @@ A loss is the sum over outputs and the mean over rows of its expression.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evoloss.engine import kernels, torch_form
+from evoloss.engine import kernels, torch_form, triton_form
 from evoloss.engine.outputs import push_forward, transform
 from evoloss.engine.program import Programs, Weights, flatten
 from evoloss.engine.threads import cores, spread
@@ -22,7 +23,7 @@ from evoloss.lang.expr import Expr, has_network
 from evoloss.lang.network import Network
 from evoloss.lang.types import Output
 
-Backend = Literal["fused", "torch"]
+Backend = Literal["fused", "triton", "torch"]
 OUTPUTS = {"identity": kernels.IDENTITY, "sigmoid": kernels.SIGMOID, "softmax": kernels.SOFTMAX}
 
 # Below this many node evaluations (about an eighth of a millisecond) a second thread costs more
@@ -33,9 +34,11 @@ _WORTH_A_THREAD = 150_000
 class LossPopulation:
     """P losses that share inputs, with weights φ given from outside at every call.
 
-    backend: `fused`, or `torch` for plain torch operations on any device; both compute the same.
-        Tensors that are not on the CPU take the torch form by themselves, and so do networks whose
-        weights are tuned; networks with fixed weights have a fused form.
+    backend: `fused`, or `torch` for plain torch operations on any device; all compute the same.
+        Fused is Numba's for tensors on the CPU. Others take Triton's by themselves where it is
+        installed, else the torch form; `triton` asks for that on the CPU too, which it can where
+        it interprets. Networks whose weights are tuned take the torch form, networks with fixed
+        weights have a fused form on the CPU.
     """
 
     def __init__(
@@ -52,9 +55,16 @@ class LossPopulation:
     def __len__(self) -> int:
         return len(self.expressions)
 
-    def in_torch(self, tensor: Tensor) -> bool:
-        """Whether this tensor is computed with in plain torch operations."""
-        return self.backend == "torch" or tensor.device.type != "cpu"
+    def form(self, tensor: Tensor) -> Backend:
+        """What this tensor is computed with."""
+        if self.backend == "torch" or (self.backend == "fused" and tensor.device.type == "cpu"):
+            return self.backend
+        return "triton" if triton_form.usable(self.programs, tensor) else "torch"
+
+    @cached_property
+    def triton_kernels(self) -> triton_form.Kernels:
+        """The programs as Triton runs them."""
+        return triton_form.kernels_of(self.programs)
 
     def initial_phi(self) -> Tensor:
         """(P, N) float64: 1 on every edge, or the constants' own values; 1 in the padding.
@@ -70,8 +80,10 @@ class LossPopulation:
 
         raw: (P, B, C), or (1, B, C) where all losses see the same; target: (B, C).
         """
-        if self.in_torch(raw):
+        if (form := self.form(raw)) == "torch":
             return torch_form.gradient(self, raw, target, phi, output)
+        if form == "triton":
+            return triton_form.gradient(self, raw, target, phi, output)
         f = transform(raw, output)
         p, q = self.programs, _flat(f)
         out = np.empty((len(self), q.shape[1]), dtype=q.dtype)
@@ -87,8 +99,10 @@ class LossPopulation:
         self, prediction: Tensor, target: Tensor, phi: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Values (P,), gradients in the prediction (P, B, C) and in the weights (P, N)."""
-        if self.in_torch(prediction):
+        if (form := self.form(prediction)) == "torch":
             return torch_form.values_and_gradients(self, prediction, target, phi)
+        if form == "triton":
+            return triton_form.values_and_gradients(self, prediction, target, phi)
         p, q = self.programs, _flat(prediction)
         value, out = np.empty(len(self)), np.empty((len(self), q.shape[1]), dtype=q.dtype)
         by_phi = np.zeros_like(p.phi)
@@ -118,8 +132,10 @@ class LossPopulation:
         ∂/∂φ ⟨G(φ), w⟩ that the hyper-gradient needs.
         Returns: (P, B, C) and (P, N).
         """
-        if self.in_torch(prediction):
+        if (form := self.form(prediction)) == "torch":
             return torch_form.curvature(self, prediction, target, phi, along, along_phi)
+        if form == "triton":
+            return triton_form.curvature(self, prediction, target, phi, along, along_phi)
         p, q = self.programs, _flat(prediction)
         w = np.ascontiguousarray(_flat(along), dtype=q.dtype)
         z = np.zeros_like(p.phi) if along_phi is None else along_phi.detach().numpy()
@@ -139,8 +155,10 @@ class LossPopulation:
 
         The rejection protocol's inner loop: every prediction is a free parameter.
         """
-        if self.in_torch(raw):
+        if (form := self.form(raw)) == "torch":
             return torch_form.minimise(self, raw, target, phi, output, steps, lr)
+        if form == "triton":
+            return triton_form.minimise(self, raw, target, phi, output, steps, lr)
         p = self.programs
         out = np.empty((len(self), raw.numel()))
         shared = (p.code, p.operands, p.slots, p.constant, p.live, p.start, phi.numpy())
@@ -202,7 +220,7 @@ class _Gradient(torch.autograd.Function):
 
 def values(population: LossPopulation, prediction: Tensor, target: Tensor, phi: Tensor) -> Tensor:
     """(P,) values, differentiable twice in the prediction (P, B, C) and in φ (P, N)."""
-    if population.in_torch(prediction):
+    if population.form(prediction) == "torch":
         return torch_form.values(population, prediction, target, phi)
     return _Value.apply(population, prediction, target, phi)  # type: ignore[no-any-return, no-untyped-call]
 

@@ -107,7 +107,7 @@ def train(
     """
     theta, velocity = state.theta.clone(), state.velocity.clone()
     steps = state.steps + len(batches)
-    if not losses.in_torch(theta) and (compiled := fused(stack, theta, x, y)):
+    if losses.form(theta) == "fused" and (compiled := fused(stack, theta, x, y)):
         compiled.train(theta, velocity, losses, phi, Table.of(x, y, batches), output, sgd)
         return Trained(theta, velocity, steps)
     for step, rows in enumerate(torch.from_numpy(batches), start=state.steps):

@@ -74,7 +74,7 @@ def trained(inner: Inner, theta: Tensor, batches: Sequence[Batch], phi: Tensor) 
     """θ (P, D) after a step per batch from θ (1, D), compiled where the engine can."""
     now = theta.repeat(len(phi), 1)
     velocity = torch.zeros_like(now)
-    if not inner.losses.in_torch(now) and (compiled := fused(inner.stack, now, *batches[0])):
+    if inner.losses.form(now) == "fused" and (compiled := fused(inner.stack, now, *batches[0])):
         x, y = (torch.cat(column) for column in zip(*batches, strict=True))
         rows = np.arange(len(x)).reshape(len(batches), -1)
         table = Table.of(x, y, rows)
