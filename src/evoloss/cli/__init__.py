@@ -31,8 +31,11 @@ from evoloss.cli.options import (
     TASK,
     TRACK,
     TUNE,
+    WORKER_MEMORY,
+    WORKER_SECONDS,
+    WORKERS,
 )
-from evoloss.cli.shared import given, new_console, stoppable, watched, write_json
+from evoloss.cli.shared import given, new_console, stoppable, watched, worker_limits, write_json
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
 from evoloss.discovery.settings import METHODS
 from evoloss.errors import UserError
@@ -108,6 +111,9 @@ def search(
         typer.Option(help="How networks are batched: auto, dense, vmap or loop.",
                      show_default="auto"),
     ] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    worker_seconds: Annotated[float | None, WORKER_SECONDS] = None,
+    worker_memory: Annotated[float | None, WORKER_MEMORY] = None,
     others: Annotated[list[str] | None, SET] = None,
     eval_seeds: Annotated[int, SEEDS] = 5,
     eval_steps: Annotated[int | None, STEPS] = None,
@@ -124,6 +130,7 @@ def search(
     )  # fmt: skip
     changes |= settings.Settings.parsed(others or ())
     settings.preset(preset, **changes)  # refuses a wrong value before any data is read
+    limits = worker_limits(workers, worker_seconds, worker_memory)
     options = given(
         network=network, data_dir=data_dir, target=target, kind=kind,
         drop_missing=drop_missing or None,
@@ -139,13 +146,19 @@ def search(
         from evoloss.discovery.search import search as search_for
 
         with watched(console, loaded.metric.name, quiet, track, directory) as observer:
-            result = search_for(loaded, out=directory, observer=observer, preset=preset, **changes)
+            result = search_for(
+                loaded, out=directory, observer=observer, preset=preset, workers=workers,
+                limits=limits, **changes,
+            )  # fmt: skip
         _conclude(console, loaded, result, eval_seeds, eval_steps)
 
 
 @app.command()
 def resume(
     run: Annotated[Path, RUN],
+    workers: Annotated[int | None, WORKERS] = None,
+    worker_seconds: Annotated[float | None, WORKER_SECONDS] = None,
+    worker_memory: Annotated[float | None, WORKER_MEMORY] = None,
     eval_seeds: Annotated[int, SEEDS] = 5,
     eval_steps: Annotated[int | None, STEPS] = None,
     track: Annotated[list[str] | None, TRACK] = None,
@@ -154,9 +167,14 @@ def resume(
     """Continue a run that was broken off; it ends as it would have without the break."""
     from evoloss.store import Store
 
+    limits = worker_limits(workers, worker_seconds, worker_memory)
     with Store.open(run, write=False) as store:
         source, kind = store.task, store.about.get("kind")
     if kind == unlearn.KIND:
+        if workers is not None:
+            raise UserError(
+                f"run '{run}' is one of unlearning, which has no workers: leave them out"
+            )
         unlearning.resume(run, eval_seeds, track, quiet)
         return
     if source is None:
@@ -173,7 +191,7 @@ def resume(
         from evoloss.discovery.search import resume as resume_run
 
         with watched(console, task.metric.name, quiet, track, run) as observer:
-            result = resume_run(run, task=task, observer=observer)
+            result = resume_run(run, task=task, observer=observer, workers=workers, limits=limits)
         _conclude(console, task, result, eval_seeds, eval_steps)
 
 

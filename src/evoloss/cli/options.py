@@ -46,3 +46,14 @@ SET = typer.Option(
     help="Any other setting, such as implicit_terms=20; may be repeated.",
     show_default=False,
 )
+WORKERS = typer.Option(
+    help="Processes that tune and train; the history is the same for any number of them.",
+    show_default="none: all in this one",
+    min=1,
+)
+WORKER_SECONDS = typer.Option(
+    help="What takes a worker longer, a candidate and stage, has failed.", show_default="3600"
+)
+WORKER_MEMORY = typer.Option(
+    help="GiB that a worker may hold.", show_default="its share of the machine's"
+)

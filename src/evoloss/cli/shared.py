@@ -9,15 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from evoloss.errors import UserError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from evoloss.discovery.progress import Observer, Progress
+    from evoloss.execution.pool import Limits
 
 
 def given(**options: Any) -> dict[str, Any]:
     """The options that were given, so that the others keep the defaults of what takes them."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def worker_limits(
+    workers: int | None, seconds: float | None, memory: float | None
+) -> Limits | None:
+    """What the options of workers say. memory: in GiB. Raises: UserError without workers."""
+    if seconds is None and memory is None:
+        return None
+    if workers is None:
+        raise UserError("--worker-seconds and --worker-memory limit workers: add --workers N")
+    from evoloss.execution.pool import Limits
+
+    given_memory = None if memory is None else int(memory * 2**30)
+    return Limits(**given(seconds=seconds, memory=given_memory))
 
 
 def new_console() -> Console:
