@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from evoloss.discovery.progress import Observer, Progress
-    from evoloss.execution.pool import Limits
+    from evoloss.execution.crew import Limits
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def worker_limits(
         return None
     if workers is None:
         raise UserError("--worker-seconds and --worker-memory limit workers: add --workers N")
-    from evoloss.execution.pool import Limits
+    from evoloss.execution.crew import Limits
 
     given_memory = None if memory is None else int(memory * 2**30)
     return Limits(**given(seconds=seconds, memory=given_memory))

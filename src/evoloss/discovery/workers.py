@@ -6,8 +6,7 @@ get the rows of the driver, in memory that all processes share; the test split i
 
 from __future__ import annotations
 
-import io
-import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,9 +19,11 @@ from evoloss.discovery.settings import Settings
 from evoloss.discovery.trainings import Trainings
 from evoloss.discovery.workbench import Workbench
 from evoloss.errors import UserError
+from evoloss.execution.crew import Crew, Limits
 from evoloss.execution.executor import Executor, Recipe
 from evoloss.execution.in_process import InProcess
-from evoloss.execution.pool import Limits, Pool
+from evoloss.execution.pool import Pool
+from evoloss.execution.shared_arrays import Arrays
 from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Data, Splits, Task
 
@@ -31,11 +32,13 @@ SHARD = 4
 _PARTS = ("train", "validation")
 
 
-def check_workers(task: Task, workers: int | None) -> None:
+def check_workers(task: Task, workers: int | None, ray: str | None = None) -> None:
     """Raises: UserError for a number, or a task, that no worker can be made of."""
-    if workers is None:
+    if workers is None and ray is None:
         return
-    if workers < 1:
+    if workers is not None and ray is not None:
+        raise UserError("workers and ray exclude each other: Ray decides on its processes itself")
+    if workers is not None and workers < 1:
         raise UserError(f"{workers} workers: give at least 1, or leave them out")
     if task.source is None:
         raise UserError(
@@ -45,44 +48,47 @@ def check_workers(task: Task, workers: int | None) -> None:
 
 
 @contextmanager
-def executor(bench: Workbench, workers: int | None, limits: Limits | None) -> Iterator[Executor]:
+def executor(
+    bench: Workbench, workers: int | None, limits: Limits | None, ray: str | None = None
+) -> Iterator[Executor]:
     """Where the work of a search on this bench is done; closed at the end."""
     shard = bench.settings.shard
-    if workers is None:
+    if workers is None and ray is None:
         yield InProcess(Trainings(bench), shard)
         return
-    files = _shared(bench.task)
-    pool = Pool(_recipe(bench, files), workers, shard, limits)
+    crew: Crew
+    if ray is not None:
+        from evoloss.execution.ray_cluster import RayCluster
+
+        crew = RayCluster(_recipe(bench), ray, shard, limits)
+    else:
+        crew = Pool(_recipe(bench), workers or 1, shard, limits)
     try:
-        yield pool
+        yield crew
     finally:
-        pool.close()
-        for descriptor in files.values():
-            os.close(descriptor)
+        crew.close()
 
 
-def _recipe(bench: Workbench, files: Mapping[str, int]) -> Recipe:
+def _recipe(bench: Workbench) -> Recipe:
     # A worker proposes nothing, and need not know a method that was registered here.
     settings = replace(bench.settings, method=Settings.method)
     arguments = {
         "source": bench.task.source,
         "settings": settings.to_json(),
         "stacking": bench.stacking,
-        "files": files,
     }
     maker = f"{__name__}:{trainings.__name__}"
-    return Recipe(maker, arguments, tuple(files.values()))
+    return Recipe(maker, arguments, _data(bench.task))
 
 
 def trainings(
-    source: Mapping[str, Any], settings: dict[str, Any], stacking: dict[str, str],
-    files: Mapping[str, int],
+    source: Mapping[str, Any], settings: dict[str, Any], stacking: dict[str, str], data: Arrays
 ) -> Trainings:  # fmt: skip
     """In a worker: the workplace of a recipe."""
     task = load_task(**source)
-    if files and isinstance(task.episodes, Splits):
+    if data and isinstance(task.episodes, Splits):
         train, validation = (
-            Data(*(_mapped(files[f"{part}.{axis}"]) for axis in "xy")) for part in _PARTS
+            Data(*(_tensor(data[f"{part}.{axis}"]) for axis in "xy")) for part in _PARTS
         )
         nothing = Data(train.x[:0], train.y[:0])
         splits = replace(task.episodes, train=train, validation=validation, held_out_test=nothing)
@@ -90,27 +96,19 @@ def trainings(
     return Trainings(Workbench(task, Settings.from_json(settings), stacking))
 
 
-def _shared(task: Task) -> dict[str, int]:
-    """Descriptors of the data of a task with one data set, in memory that goes with its users."""
+def _data(task: Task) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of a task with one data set, but for its test split."""
     if not isinstance(task.episodes, Splits):
         return {}
-    files = {}
-    for part in _PARTS:
-        data = getattr(task.episodes, part)
-        for axis in "xy":
-            files[f"{part}.{axis}"] = _in_memory(getattr(data, axis).numpy())
-    return files
+    return {
+        f"{part}.{axis}": getattr(getattr(task.episodes, part), axis).numpy()
+        for part in _PARTS
+        for axis in "xy"
+    }
 
 
-def _in_memory(array: np.ndarray[Any, Any]) -> int:
-    """The descriptor of a file that is only in memory and holds the array."""
-    descriptor = os.memfd_create("evoloss-data")
-    with io.FileIO(os.dup(descriptor), "w") as raw, io.BufferedWriter(raw) as file:
-        np.save(file, np.ascontiguousarray(array))
-    return descriptor
-
-
-def _mapped(descriptor: int) -> torch.Tensor:
-    """The array behind a descriptor, its pages shared with all who read it."""
-    array = np.load(f"/proc/self/fd/{descriptor}", mmap_mode="c")
-    return torch.from_numpy(np.asarray(array))
+def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    """Without a copy, though torch warns that some arrays must not be written to: nobody does."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+        return torch.from_numpy(array)

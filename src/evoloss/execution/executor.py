@@ -7,9 +7,12 @@ lists, dictionaries and NumPy arrays. So the same call may run here or in anothe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 Plain = Any
 """JSON data in which NumPy arrays may occur."""
@@ -38,13 +41,13 @@ class Workplace(Protocol):
 class Recipe:
     """How another process makes the same workplace.
 
-    maker: `module:function`, called with the arguments, which are JSON data.
-    files: descriptors of open files that the process inherits under the same numbers.
+    maker: `module:function`, called with the arguments, which are JSON data, and with the arrays as
+    `data`. They are sent once, shared by all processes of a machine, and not to be written to.
     """
 
     maker: str
     arguments: Mapping[str, Any]
-    files: tuple[int, ...] = ()
+    data: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
 
 
 class Executor(Protocol):

@@ -1,57 +1,29 @@
-"""The executor of worker processes on this machine.
-
-A shard whose worker dies is done again by a new one, whole and in the same shape, so its answers
-are what they would have been. If that dies too, the shard is halved, and halved again, until the
-candidate is found that breaks its worker alone; the shard is then done once more without it. What
-the halves answered is only evidence: their shapes depend on who died when.
-"""
+"""The executor of worker processes on this machine."""
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from evoloss.errors import UserError
-from evoloss.execution.executor import Fault, Plain, Recipe, Tick, shards
-from evoloss.execution.process import Death, Slow, Worker, memory_of_machine
-
-_TRIES = 2
-_TRIES_ALONE = 3
-"""A candidate is to blame that breaks so many workers by itself."""
-_SEARCHES = 3
-"""So often a shard is searched for a culprit before the answers of its parts are taken."""
+from evoloss.execution.crew import Crew, Limits
+from evoloss.execution.executor import Plain, Recipe
+from evoloss.execution.process import Worker, memory_of_machine
+from evoloss.execution.shared_arrays import share
 
 
-@dataclass(frozen=True)
-class Limits:
-    """seconds: that one candidate may take in one call; a shard may take the sum.
-
-    memory: bytes that one worker may hold; None shares nine tenths of the machine's.
-    """
-
-    seconds: float = 3600.0
-    memory: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("seconds", "memory"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"worker {name} is {value}: give a number above 0")
-
-
-class Pool:
+class Pool(Crew):
     """workers: how many processes; shard: how many items are worked on together."""
 
     def __init__(
         self, recipe: Recipe, workers: int, shard: int | None, limits: Limits | None = None
     ) -> None:
+        super().__init__(shard, limits)
         self.recipe = recipe
         self.workers = workers
-        self.shard = shard
-        self.limits = limits or Limits()
+        self._files = share(recipe.data)
         self.memory = self.limits.memory or int(0.9 * memory_of_machine() / workers)
         self._idle: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
         for _ in range(workers):
@@ -60,62 +32,26 @@ class Pool:
         self._running: set[Worker] = set()
         self._closed = False
 
-    def run(
-        self, call: str, items: Sequence[Plain], common: Mapping[str, Plain], tick: Tick
-    ) -> list[Plain | Fault]:
-        """See `Executor`. Raises: UserError and Broken as the work does."""
-        parts = shards(len(items), self.shard)
-        with ThreadPoolExecutor(self.workers) as threads:
-            try:
-                running = {
-                    threads.submit(self._shard, call, items[part.start : part.stop], common): part
-                    for part in parts
-                }
-                return self._collected(running, len(items), tick)
-            except BaseException:
-                self.close()  # else the threads would be waited for
-                raise
-
     def close(self) -> None:
         """Kills all workers; what they were doing is lost."""
         with self._lock:
             self._closed = True
             running, self._running = self._running, set()
+            files, self._files = self._files, {}
         for worker in running:
             worker.kill()
+        for descriptor in files.values():
+            os.close(descriptor)
+
+    def at_once(self, shards: int) -> int:
+        """As many as there are workers."""
+        return self.workers
 
     @property
     def pids(self) -> list[int]:
         """The process groups at work now."""
         with self._lock:
             return [worker.pid for worker in self._running]
-
-    def _collected(
-        self, running: Mapping[Future[list[Plain | Fault]], range], count: int, tick: Tick
-    ) -> list[Plain | Fault]:
-        answers: dict[int, Plain | Fault] = {}
-        for done in as_completed(running):
-            answers |= zip(running[done], done.result(), strict=True)
-            tick(len(answers) / count)
-        return [answers[number] for number in range(count)]
-
-    def _shard(
-        self, call: str, items: Sequence[Plain], common: Mapping[str, Plain]
-    ) -> list[Plain | Fault]:
-        """The answers of one shard, whatever its workers go through."""
-        work = _Work(self, call, items, common)
-        found: dict[int, Plain | Fault] = {}
-        for _ in range(_SEARCHES):
-            rest = [number for number in range(len(items)) if number not in found]
-            try:
-                found |= zip(rest, work.tried(rest, _TRIES), strict=True)
-                return [found[number] for number in range(len(items))]
-            except Death:
-                parts = work.halved(rest)
-            found |= {at: each for at, each in parts.items() if isinstance(each, Fault)}
-        # It dies as a whole and not in parts: for want of memory, say.
-        found |= {at: each for at, each in parts.items() if at not in found}
-        return [found[number] for number in range(len(items))]
 
     def ask(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
         """The answers of some worker to a job. Raises: Death, and the worker is replaced."""
@@ -135,7 +71,7 @@ class Pool:
         with self._lock:
             if self._closed:
                 raise UserError("the workers are closed")
-            worker = Worker(self.recipe, self.memory)
+            worker = Worker(self.recipe, self._files, self.memory)
             self._running.add(worker)
         return worker
 
@@ -145,45 +81,3 @@ class Pool:
             self._running.discard(worker)
         if ours:  # else `close` kills it
             worker.kill()
-
-
-@dataclass(frozen=True)
-class _Work:
-    """One shard's work: the call, all of its items, and who does it."""
-
-    pool: Pool
-    call: str
-    items: Sequence[Plain]
-    common: Mapping[str, Plain]
-
-    def tried(self, numbers: Sequence[int], tries: int) -> list[Plain]:
-        """Answers of these items together. Raises: the Death of the last worker that tried.
-
-        What takes too long is not tried again, which would only take as long again.
-        """
-        if not numbers:
-            return []
-        items = [self.items[number] for number in numbers]
-        job = {"call": self.call, "items": items, "common": self.common}
-        for left in reversed(range(tries)):
-            try:
-                return self.pool.ask(job, self.pool.limits.seconds * len(items))
-            except Slow:
-                raise
-            except Death:
-                if left == 0:
-                    raise
-        raise Death("it was not tried")
-
-    def halved(self, numbers: Sequence[int]) -> dict[int, Plain | Fault]:
-        """By item, its answer in some part of these, or that it breaks a worker alone."""
-        middle = len(numbers) // 2
-        return self._answered(numbers[:middle]) | self._answered(numbers[middle:])
-
-    def _answered(self, numbers: Sequence[int]) -> dict[int, Plain | Fault]:
-        alone = len(numbers) == 1
-        try:
-            answers = self.tried(numbers, _TRIES_ALONE if alone else 1)
-            return dict(zip(numbers, answers, strict=True))
-        except Death as death:
-            return {numbers[0]: Fault(str(death))} if alone else self.halved(numbers)

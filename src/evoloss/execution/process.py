@@ -16,14 +16,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
-from evoloss.errors import UserError
 from evoloss.execution import wire
+from evoloss.execution.crew import Death, Slow
 from evoloss.execution.executor import Plain, Recipe
+from evoloss.execution.workplace import answer
 
 _WATCH = 0.2
 """Seconds between two looks at a worker's time and memory."""
@@ -34,25 +34,13 @@ _KEPT = 16
 """Pieces of 4 KiB that are kept of what a worker prints: the last ones."""
 
 
-class Death(Exception):
-    """A worker is gone, or had to be killed; the message says why, as of a candidate."""
-
-
-class Slow(Death):
-    """It took longer than it was allowed to."""
-
-
-class Broken(RuntimeError):
-    """An error of ours in a worker, with its traceback there."""
-
-
 class Worker:
     """A process group that works by a recipe. Made ready by the first question.
 
-    memory: bytes that the group may hold.
+    files: descriptors of the recipe's data. memory: bytes that the group may hold.
     """
 
-    def __init__(self, recipe: Recipe, memory: int) -> None:
+    def __init__(self, recipe: Recipe, files: Mapping[str, int], memory: int) -> None:
         self.memory = memory
         self._channel, theirs = Pipe()
         self._process = subprocess.Popen(
@@ -60,7 +48,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=(theirs.fileno(), *recipe.files),
+            pass_fds=(theirs.fileno(), *files.values()),
             start_new_session=True,
             env={
                 **os.environ,
@@ -72,7 +60,9 @@ class Worker:
         self._said: deque[bytes] = deque(maxlen=_KEPT)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        self._recipe = {key: asdict(recipe)[key] for key in ("maker", "arguments")}
+        self._recipe = {
+            "maker": recipe.maker, "arguments": recipe.arguments, "files": files,
+        }  # fmt: skip
         self._ready = False
 
     @property
@@ -107,13 +97,7 @@ class Worker:
             reply = wire.receive(self._channel)
         except (EOFError, OSError) as error:
             raise Death(self._obituary()) from error
-        if "memory" in reply:
-            raise Death(reply["memory"])
-        if "mistake" in reply:
-            raise UserError(reply["mistake"])
-        if "error" in reply:
-            raise Broken(f"in a worker:\n{reply['error']}")
-        return reply["answer"]
+        return answer(reply)
 
     def _wait(self, seconds: float) -> None:
         """Until there is a reply or an end of the channel. Raises Death beyond the limits."""

@@ -14,15 +14,14 @@ import os
 import select
 import signal
 import sys
-import traceback
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from evoloss.errors import UserError
 from evoloss.execution import wire
 from evoloss.execution.executor import Workplace
+from evoloss.execution.shared_arrays import mapped
+from evoloss.execution.workplace import reply, unheard, workplace
 
 _DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of Linux."""
@@ -69,40 +68,18 @@ def _serve(connection: Connection) -> None:
     made: list[Workplace] = []
 
     def make() -> None:
-        made.append(_made(recipe))
+        data = mapped(recipe["files"])
+        made.append(workplace(recipe["maker"], recipe["arguments"], data))
 
     def work() -> Any:
-        return made[0].do(**job, tick=_unheard)
+        return made[0].do(**job, tick=unheard)
 
     with contextlib.suppress(EOFError, OSError):
         recipe = wire.receive(connection)
-        wire.send(connection, _reply(make))
+        wire.send(connection, reply(make))
         while made:
             job = wire.receive(connection)
-            wire.send(connection, _reply(work))
-
-
-def _reply(work: Callable[[], Any]) -> dict[str, Any]:
-    """What the work returns, or what it raises in words."""
-    try:
-        return {"answer": work()}
-    except UserError as error:
-        return {"mistake": str(error)}
-    except Exception as error:
-        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-            return {"memory": "it ran out of memory"}
-        return {"error": traceback.format_exc()}
-
-
-def _unheard(share: float) -> None:
-    """Progress is told by shards."""
-
-
-def _made(recipe: dict[str, Any]) -> Workplace:
-    from evoloss.tasks.plugin import load_callable
-
-    made: Workplace = load_callable(recipe["maker"])(**recipe["arguments"])
-    return made
+            wire.send(connection, reply(work))
 
 
 if __name__ == "__main__":
