@@ -16,11 +16,15 @@ from dataclasses import dataclass
 
 from evoloss.errors import UserError
 from evoloss.execution.executor import Fault, Plain, Recipe, Tick, shards
-from evoloss.execution.process import Death, Slow, Worker, memory_of_machine
+from evoloss.execution.process import Death, Killed, Slow, Stillborn, Worker, memory_of_machine
 
 _TRIES = 2
 _TRIES_ALONE = 3
 """A candidate is to blame that breaks so many workers by itself."""
+_KILLINGS = 10
+"""So often a shard is begun anew whose worker was killed from outside, before it is to blame."""
+_STARTS = 20
+"""So often a worker is started that dies before it has work."""
 _SEARCHES = 3
 """So often a shard is searched for a culprit before the answers of its parts are taken."""
 
@@ -119,14 +123,22 @@ class Pool:
 
     def ask(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
         """The answers of some worker to a job. Raises: Death, and the worker is replaced."""
+        for _ in range(_STARTS):
+            try:
+                return self._asked(job, seconds)
+            except Stillborn as death:
+                last = death
+        raise UserError(f"workers die while they load the task, the last because {last}")
+
+    def _asked(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
         worker = self._idle.get()
         try:
             worker = worker or self._started()
             answers = worker.ask(job, seconds)
         except BaseException:
-            self._idle.put(None)
             if worker is not None:
                 self._end(worker)
+            self._idle.put(None)
             raise
         self._idle.put(worker)
         return answers
@@ -165,15 +177,20 @@ class _Work:
             return []
         items = [self.items[number] for number in numbers]
         job = {"call": self.call, "items": items, "common": self.common}
-        for left in reversed(range(tries)):
+        killings = _KILLINGS
+        while True:
             try:
                 return self.pool.ask(job, self.pool.limits.seconds * len(items))
             except Slow:
                 raise
-            except Death:
-                if left == 0:
+            except Killed:
+                killings -= 1
+                if not killings:
                     raise
-        raise Death("it was not tried")
+            except Death:
+                tries -= 1
+                if not tries:
+                    raise
 
     def halved(self, numbers: Sequence[int]) -> dict[int, Plain | Fault]:
         """By item, its answer in some part of these, or that it breaks a worker alone."""
