@@ -21,6 +21,7 @@ from evoloss.cli.options import (
     NETWORK,
     OUT,
     QUIET,
+    RAY,
     RUN,
     SEED,
     SEEDS,
@@ -35,7 +36,15 @@ from evoloss.cli.options import (
     WORKER_SECONDS,
     WORKERS,
 )
-from evoloss.cli.shared import given, new_console, stoppable, watched, worker_limits, write_json
+from evoloss.cli.shared import (
+    given,
+    new_console,
+    stoppable,
+    watched,
+    with_address,
+    worker_limits,
+    write_json,
+)
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
 from evoloss.discovery.settings import METHODS
 from evoloss.errors import UserError
@@ -112,6 +121,7 @@ def search(
                      show_default="auto"),
     ] = None,
     workers: Annotated[int | None, WORKERS] = None,
+    ray: Annotated[str | None, RAY] = None,
     worker_seconds: Annotated[float | None, WORKER_SECONDS] = None,
     worker_memory: Annotated[float | None, WORKER_MEMORY] = None,
     others: Annotated[list[str] | None, SET] = None,
@@ -130,7 +140,7 @@ def search(
     )  # fmt: skip
     changes |= settings.Settings.parsed(others or ())
     settings.preset(preset, **changes)  # refuses a wrong value before any data is read
-    limits = worker_limits(workers, worker_seconds, worker_memory)
+    limits = worker_limits(workers, ray, worker_seconds, worker_memory)
     options = given(
         network=network, data_dir=data_dir, target=target, kind=kind,
         drop_missing=drop_missing or None,
@@ -148,7 +158,7 @@ def search(
         with watched(console, loaded.metric.name, quiet, track, directory) as observer:
             result = search_for(
                 loaded, out=directory, observer=observer, preset=preset, workers=workers,
-                limits=limits, **changes,
+                ray=ray, limits=limits, **changes,
             )  # fmt: skip
         _conclude(console, loaded, result, eval_seeds, eval_steps)
 
@@ -157,6 +167,7 @@ def search(
 def resume(
     run: Annotated[Path, RUN],
     workers: Annotated[int | None, WORKERS] = None,
+    ray: Annotated[str | None, RAY] = None,
     worker_seconds: Annotated[float | None, WORKER_SECONDS] = None,
     worker_memory: Annotated[float | None, WORKER_MEMORY] = None,
     eval_seeds: Annotated[int, SEEDS] = 5,
@@ -167,11 +178,11 @@ def resume(
     """Continue a run that was broken off; it ends as it would have without the break."""
     from evoloss.store import Store
 
-    limits = worker_limits(workers, worker_seconds, worker_memory)
+    limits = worker_limits(workers, ray, worker_seconds, worker_memory)
     with Store.open(run, write=False) as store:
         source, kind = store.task, store.about.get("kind")
     if kind == unlearn.KIND:
-        if workers is not None:
+        if workers is not None or ray is not None:
             raise UserError(
                 f"run '{run}' is one of unlearning, which has no workers: leave them out"
             )
@@ -191,7 +202,9 @@ def resume(
         from evoloss.discovery.search import resume as resume_run
 
         with watched(console, task.metric.name, quiet, track, run) as observer:
-            result = resume_run(run, task=task, observer=observer, workers=workers, limits=limits)
+            result = resume_run(
+                run, task=task, observer=observer, workers=workers, ray=ray, limits=limits
+            )
         _conclude(console, task, result, eval_seeds, eval_steps)
 
 
@@ -355,7 +368,7 @@ def _compare(console: Console, task: Task, subject: Subject, seeds: int, steps: 
 def main() -> None:
     """The entry point `evoloss`: a user's mistake is one line and status 2."""
     try:
-        app()
+        app(with_address(sys.argv[1:]))
     except UserError as error:
         typer.echo(f"evoloss: error: {error}", err=True)
         sys.exit(2)

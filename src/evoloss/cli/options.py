@@ -51,6 +51,11 @@ WORKERS = typer.Option(
     show_default="none: all in this one",
     min=1,
 )
+RAY = typer.Option(
+    metavar="[ADDRESS]",
+    help="Tune and train on a Ray cluster: HOST:PORT, auto, or nothing for one on this machine.",
+    show_default=False,
+)
 WORKER_SECONDS = typer.Option(
     help="What takes a worker longer, a candidate and stage, has failed.", show_default="3600"
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,19 +19,35 @@ if TYPE_CHECKING:
     from evoloss.execution.crew import Limits
 
 
+_ADDRESS = re.compile(r"(ray://)?[\w.\-\[\]:]+:\d+")
+
+
 def given(**options: Any) -> dict[str, Any]:
     """The options that were given, so that the others keep the defaults of what takes them."""
     return {name: value for name, value in options.items() if value is not None}
 
 
+def with_address(arguments: Sequence[str]) -> list[str]:
+    """The arguments with an address after a `--ray` that has none."""
+    found: list[str] = []
+    for at, each in enumerate(arguments):
+        found.append(each)
+        after = arguments[at + 1] if at + 1 < len(arguments) else "-"
+        if each == "--ray" and after not in ("auto", "local") and not _ADDRESS.fullmatch(after):
+            found.append("local")
+    return found
+
+
 def worker_limits(
-    workers: int | None, seconds: float | None, memory: float | None
+    workers: int | None, ray: str | None, seconds: float | None, memory: float | None
 ) -> Limits | None:
     """What the options of workers say. memory: in GiB. Raises: UserError without workers."""
     if seconds is None and memory is None:
         return None
-    if workers is None:
-        raise UserError("--worker-seconds and --worker-memory limit workers: add --workers N")
+    if workers is None and ray is None:
+        raise UserError(
+            "--worker-seconds and --worker-memory limit workers: add --workers N or --ray"
+        )
     from evoloss.execution.crew import Limits
 
     given_memory = None if memory is None else int(memory * 2**30)

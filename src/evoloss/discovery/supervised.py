@@ -12,9 +12,8 @@ from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.discovery.finalists import final_scores
 from evoloss.discovery.methods import proposer
 from evoloss.discovery.race import Score
-from evoloss.discovery.rejection import faults
 from evoloss.discovery.settings import Settings
-from evoloss.discovery.trainings import FITNESS, Trainings, scored, tuned
+from evoloss.discovery.trainings import FITNESS, Trainings, faulty, scored, tuned
 from evoloss.discovery.workbench import Workbench
 from evoloss.execution.executor import Executor
 from evoloss.execution.in_process import InProcess
@@ -52,7 +51,7 @@ class Supervised:
         return gradient_fingerprint(loss, self.output)
 
     def faults(self, losses: Sequence[Expr]) -> list[str | None]:
-        return faults(self.bench, losses)
+        return faulty(self.executor, losses)
 
     def tune(self, losses: Sequence[Expr], tick: Tick) -> list[Tuned]:
         return tuned(self.executor, losses, self.settings.tuning_steps, tick)

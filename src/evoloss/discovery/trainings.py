@@ -17,6 +17,7 @@ from torch import Tensor
 from evoloss.discovery.arena import Tuned
 from evoloss.discovery.fitness import advanced
 from evoloss.discovery.race import Score, race
+from evoloss.discovery.rejection import faults
 from evoloss.discovery.tuning import tune
 from evoloss.discovery.workbench import Trial, Workbench
 from evoloss.engine.training import Trained
@@ -36,9 +37,11 @@ class Trainings:
     def do(
         self, call: str, items: Sequence[Plain], common: Mapping[str, Plain], tick: Tick
     ) -> list[Plain]:
-        """`tune`: weights of losses. `train`: trainings from one step to another."""
+        """`test`: cheaply. `tune`: weights. `train`: trainings from one step to another."""
         losses = [from_json(item["loss"]) for item in items]
         with self.bench.threads():
+            if call == "test":
+                return list(faults(self.bench, losses))
             if call == "tune":
                 return [list(phi) for phi in tune(self.bench, losses, tick)]
             return self._train(losses, items, **common)
@@ -79,6 +82,13 @@ def _gathered(items: Sequence[Plain], number: int, trial: Trial, begin: int) -> 
 
 def _stacked(rows: Sequence[Any], which: int) -> Tensor:
     return torch.stack([torch.from_numpy(row[which]) for row in rows])
+
+
+def faulty(executor: Executor, losses: Sequence[Expr]) -> list[str | None]:
+    """For each loss (weights bound in) why it is rejected, or None."""
+    items = [{"loss": to_json(loss)} for loss in losses]
+    found = executor.run("test", items, {}, lambda share: None)
+    return [each.reason if isinstance(each, Fault) else each for each in found]
 
 
 def tuned(executor: Executor, losses: Sequence[Expr], steps: int, tick: Tick) -> list[Tuned]:

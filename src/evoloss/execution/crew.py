@@ -19,6 +19,8 @@ from evoloss.execution.executor import Fault, Plain, Tick, shards
 _TRIES = 2
 _TRIES_ALONE = 3
 """A candidate is to blame that breaks so many workers by itself."""
+_KILLINGS = 10
+"""So often a shard is begun anew whose worker was killed from outside, before it is to blame."""
 _SEARCHES = 3
 """So often a shard is searched for a culprit before the answers of its parts are taken."""
 
@@ -29,6 +31,14 @@ class Death(Exception):
 
 class Slow(Death):
     """It took longer than it was allowed to."""
+
+
+class Killed(Death):
+    """SIGKILL from outside, which says little about who was at work."""
+
+
+class Stillborn(Death):
+    """It died before it was asked anything."""
 
 
 class Broken(RuntimeError):
@@ -138,15 +148,20 @@ class _Work:
             return []
         items = [self.items[number] for number in numbers]
         job = {"call": self.call, "items": items, "common": self.common}
-        for left in reversed(range(tries)):
+        killings = _KILLINGS
+        while True:
             try:
                 return self.crew.ask(job, self.crew.limits.seconds * len(items))
             except Slow:
                 raise
-            except Death:
-                if left == 0:
+            except Killed:
+                killings -= 1
+                if not killings:
                     raise
-        raise Death("it was not tried")
+            except Death:
+                tries -= 1
+                if not tries:
+                    raise
 
     def halved(self, numbers: Sequence[int]) -> dict[int, Plain | Fault]:
         """By item, its answer in some part of these, or that it breaks a worker alone."""

@@ -8,10 +8,13 @@ import threading
 from collections.abc import Mapping
 
 from evoloss.errors import UserError
-from evoloss.execution.crew import Crew, Limits
+from evoloss.execution.crew import Crew, Limits, Stillborn
 from evoloss.execution.executor import Plain, Recipe
 from evoloss.execution.process import Worker, memory_of_machine
 from evoloss.execution.shared_arrays import share
+
+_STARTS = 20
+"""So often a worker is started that dies before it has work."""
 
 
 class Pool(Crew):
@@ -55,14 +58,22 @@ class Pool(Crew):
 
     def ask(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
         """The answers of some worker to a job. Raises: Death, and the worker is replaced."""
+        for _ in range(_STARTS):
+            try:
+                return self._asked(job, seconds)
+            except Stillborn as death:
+                last = death
+        raise UserError(f"workers die while they load the task, the last because {last}")
+
+    def _asked(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
         worker = self._idle.get()
         try:
             worker = worker or self._started()
             answers = worker.ask(job, seconds)
         except BaseException:
-            self._idle.put(None)
             if worker is not None:
                 self._end(worker)
+            self._idle.put(None)
             raise
         self._idle.put(worker)
         return answers

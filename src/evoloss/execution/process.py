@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from evoloss.execution import wire
-from evoloss.execution.crew import Death, Slow
+from evoloss.execution.crew import Death, Killed, Slow, Stillborn
 from evoloss.execution.executor import Plain, Recipe
 from evoloss.execution.workplace import answer
 
@@ -73,7 +73,10 @@ class Worker:
     def ask(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
         """The answers to a job that may take so long. Raises: Death, UserError, Broken."""
         if not self._ready:
-            self._exchange(self._recipe, _MAKING)
+            try:
+                self._exchange(self._recipe, _MAKING)
+            except Death as death:
+                raise Stillborn(f"{death}: {self.said[-500:]}") from death
             self._ready = True
         answers: list[Plain] = self._exchange(job, seconds)
         return answers
@@ -96,7 +99,7 @@ class Worker:
             self._wait(seconds)
             reply = wire.receive(self._channel)
         except (EOFError, OSError) as error:
-            raise Death(self._obituary()) from error
+            raise self._obituary() from error
         return answer(reply)
 
     def _wait(self, seconds: float) -> None:
@@ -104,7 +107,7 @@ class Worker:
         deadline = time.monotonic() + seconds
         while not self._channel.poll(_WATCH):
             if self._ended():
-                raise Death(self._obituary())
+                raise self._obituary()
             if time.monotonic() > deadline:
                 raise Slow(f"it took longer than {seconds:g} s")
             if _resident(self.pid) > self.memory:
@@ -117,17 +120,18 @@ class Worker:
         except ChildProcessError:  # killed by `kill` in the meantime
             return None
 
-    def _obituary(self) -> str:
+    def _obituary(self) -> Death:
         """How the worker died, which is seen a moment after its channel closed."""
         deadline = time.monotonic() + _DYING
         while (ended := self._ended()) is None:
             if time.monotonic() > deadline:
-                return "it closed the channel to the driver"
+                return Death("it closed the channel to the driver")
             time.sleep(0.01)
         status = ended.si_status
         if ended.si_code == os.CLD_EXITED and status < 128:
-            return f"it ended the interpreter with status {status}"
-        return f"it ended the interpreter by {_name(status % 128)}"
+            return Death(f"it ended the interpreter with status {status}")
+        kind = Killed if status % 128 == signal.SIGKILL else Death
+        return kind(f"it ended the interpreter by {_name(status % 128)}")
 
     @property
     def said(self) -> str:
