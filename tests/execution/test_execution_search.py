@@ -26,12 +26,6 @@ KILLS = int(os.environ.get("EVOLOSS_KILLS", "3"))
 """`EVOLOSS_KILLS=50 python -m pytest tests/execution` is the long form of these tests."""
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """Choices of stacking are these tests' own; the kernels are compiled already."""
-    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
 def outcome(result):
     """All that must not depend on workers, with every float in full."""
     worth = [(each.candidate, each.error, str(each)) for each in (result.best, *result.front)]
@@ -178,7 +172,7 @@ def test_a_resumed_run_takes_any_number_of_workers(tmp_path, sharded):
 
 
 def test_a_task_in_memory_says_what_to_do(tmp_path):
-    with pytest.raises(UserError, match="'tiny' lives in memory.*'module:function'"):
+    with pytest.raises(UserError, match=r"'tiny' lives in memory.*'module:function'"):
         search(regression(), workers=2, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
