@@ -23,10 +23,10 @@ from evoloss.discovery.search import search
 from evoloss.tasks.task import Task
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "bars": ("workers:bars", {"population": 16, "local_steps": 20, "fitness_steps": 60}),
+    "bars": ("workers:bars", {"population": 16, "local_steps": 10, "fitness_steps": 30}),
     "diabetes": ("diabetes", {"population": 25}),
 }
-GENERATIONS = {"bars": 2, "diabetes": 10}
+GENERATIONS = {"bars": 1, "diabetes": 10}
 WAYS = (None, 1, 2)
 ROWS = 2000
 
@@ -74,10 +74,10 @@ def run(name: str, rounds: int) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", default=list(CASES), choices=[*CASES, []])
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
-    for name in arguments.cases:
+    for name in arguments.cases or CASES:
         run(name, arguments.rounds)
 
 
