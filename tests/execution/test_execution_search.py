@@ -113,7 +113,7 @@ def test_workers_killed_at_random_moments_change_nothing(monkeypatch, sharded):
 
 @pytest.mark.slow
 def test_a_candidate_that_ends_the_interpreter_fails_alone():
-    settings = {**SETTINGS, "population": 4, "generations": 1, "finalists": 0}
+    settings = {**SETTINGS, "generations": 1, "finalists": 0}
     found = [search("loadable:deadly", workers=workers, **settings) for workers in (1, 2)]
     assert outcome(found[0]) == outcome(found[1])
     dead = [each for each in found[0].history if "status 7" in each.reason]
