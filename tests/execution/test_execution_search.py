@@ -21,15 +21,9 @@ from evoloss.errors import UserError
 from evoloss.store import Store
 from tiny import SEARCH, regression
 
-SETTINGS = {**SEARCH, "population": 9, "seed": 0}
-KILLS = int(os.environ.get("EVOLOSS_KILLS", "3"))
+SETTINGS = {**SEARCH, "population": 9, "generations": 2, "seed": 0}
+KILLS = int(os.environ.get("EVOLOSS_KILLS", "2"))
 """`EVOLOSS_KILLS=50 python -m pytest tests/execution` is the long form of these tests."""
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """Choices of stacking are these tests' own; the kernels are compiled already."""
-    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def outcome(result):
@@ -64,17 +58,18 @@ def sharded():
 # The same history
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_multilayer_perceptrons_have_the_history_of_a_search_without_workers(workers, plain):
     assert outcome(search("tiny:regression", workers=workers, **SETTINGS)) == plain
     assert not children()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_other_networks_have_the_history_of_a_search_in_shards(workers, sharded):
     assert outcome(search("loadable:convolution", workers=workers, **SETTINGS)) == sharded
 
 
+@pytest.mark.slow
 def test_a_distribution_of_tasks_is_shared_out_too():
     alone = outcome(search("tiny:few_shot", **SETTINGS))
     assert outcome(search("tiny:few_shot", workers=2, **SETTINGS)) == alone
@@ -116,8 +111,10 @@ def test_workers_killed_at_random_moments_change_nothing(monkeypatch, sharded):
     assert not children()
 
 
+@pytest.mark.slow
 def test_a_candidate_that_ends_the_interpreter_fails_alone():
-    found = [search("loadable:deadly", workers=workers, **SETTINGS) for workers in (1, 2)]
+    settings = {**SETTINGS, "generations": 1, "finalists": 0}
+    found = [search("loadable:deadly", workers=workers, **settings) for workers in (1, 2)]
     assert outcome(found[0]) == outcome(found[1])
     dead = [each for each in found[0].history if "status 7" in each.reason]
     assert dead
@@ -149,7 +146,7 @@ def test_a_killed_driver_goes_on_with_another_number_of_workers(tmp_path, sharde
         with contextlib.suppress(subprocess.TimeoutExpired):
             # Once struck a few times, it may end.
             struck = len([end for end in ends if end < 0])
-            driver.communicate(timeout=rng.uniform(3, 9) if struck < KILLS else 300)
+            driver.communicate(timeout=rng.uniform(2, 6) if struck < KILLS else 300)
         driver.kill()
         driver.communicate()
         ends.append(driver.returncode)
@@ -160,6 +157,7 @@ def test_a_killed_driver_goes_on_with_another_number_of_workers(tmp_path, sharde
         assert store.candidates() == sharded[0]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_takes_any_number_of_workers(tmp_path, sharded):
     class Stop(Exception):
         pass
@@ -201,6 +199,7 @@ def test_limits_that_limit_nothing_are_refused(options, message):
     assert message in str(result.exception)
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_workers(tmp_path, plain):
     started = time.monotonic()
     settings = [f"--set={name}={value}" for name, value in SETTINGS.items() if name != "seed"]

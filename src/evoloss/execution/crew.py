@@ -17,8 +17,7 @@ from evoloss.errors import UserError
 from evoloss.execution.executor import Fault, Plain, Tick, shards
 
 _TRIES = 2
-_TRIES_ALONE = 3
-"""A candidate is to blame that breaks so many workers by itself."""
+"""A shard that breaks so many workers is searched; a candidate that does so alone is to blame."""
 _KILLINGS = 10
 """So often a shard is begun anew whose worker was killed from outside, before it is to blame."""
 _SEARCHES = 3
@@ -171,7 +170,7 @@ class _Work:
     def _answered(self, numbers: Sequence[int]) -> dict[int, Plain | Fault]:
         alone = len(numbers) == 1
         try:
-            answers = self.tried(numbers, _TRIES_ALONE if alone else 1)
+            answers = self.tried(numbers, _TRIES if alone else 1)
             return dict(zip(numbers, answers, strict=True))
         except Death as death:
             return {numbers[0]: Fault(str(death))} if alone else self.halved(numbers)
