@@ -113,7 +113,7 @@ def test_tuned_losses_are_compared_by_their_tuned_gradients(monkeypatch):
     weights = {"abs(y - f)": (1.0, 1.0, 1.0), "abs((y - f) * 4.0)": (0.25, 1.0, 1.0, 1.0, 1.0)}
     found = {parse_expression(text): phi for text, phi in weights.items()}
     monkeypatch.setattr(
-        "evoloss.discovery.supervised.tune",
+        "evoloss.discovery.trainings.tune",
         lambda bench, losses, tick: [found.get(e, (1.0,) * edge_count(e)) for e in losses],
     )
     bench = bench_of()

@@ -26,6 +26,7 @@ from evoloss.cli.options import (
     NETWORK,
     OUT,
     QUIET,
+    RAY,
     RUN,
     SEED,
     SEEDS,
@@ -36,6 +37,9 @@ from evoloss.cli.options import (
     TASK,
     TRACK,
     TUNE,
+    WORKER_MEMORY,
+    WORKER_SECONDS,
+    WORKERS,
 )
 from evoloss.cli.shared import (
     endless,
@@ -44,6 +48,8 @@ from evoloss.cli.shared import (
     say_ending,
     stoppable,
     watched,
+    with_address,
+    worker_limits,
     write_json,
 )
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
@@ -125,6 +131,10 @@ def search(
         typer.Option(help="How networks are batched: auto, dense, vmap or loop.",
                      show_default="auto"),
     ] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    ray: Annotated[str | None, RAY] = None,
+    worker_seconds: Annotated[float | None, WORKER_SECONDS] = None,
+    worker_memory: Annotated[float | None, WORKER_MEMORY] = None,
     others: Annotated[list[str] | None, SET] = None,
     eval_seeds: Annotated[int, SEEDS] = 5,
     eval_steps: Annotated[int | None, STEPS] = None,
@@ -144,6 +154,7 @@ def search(
     )  # fmt: skip
     changes |= settings.Settings.parsed(others or ())
     settings.preset(preset, **changes)  # refuses a wrong value before any data is read
+    limits = worker_limits(workers, ray, worker_seconds, worker_memory)
     options = given(
         network=network, data_dir=data_dir, target=target, kind=kind,
         drop_missing=drop_missing or None,
@@ -159,7 +170,10 @@ def search(
         from evoloss.discovery.search import search as search_for
 
         with watched(console, loaded.metric.name, quiet, track, directory) as observer:
-            result = search_for(loaded, out=directory, observer=observer, preset=preset, **changes)
+            result = search_for(
+                loaded, out=directory, observer=observer, preset=preset, workers=workers,
+                ray=ray, limits=limits, **changes,
+            )  # fmt: skip
         _conclude(console, loaded, result, eval_seeds, eval_steps)
 
 
@@ -174,6 +188,10 @@ def resume(
     max_seconds: Annotated[float | None, MAX_SECONDS] = None,
     max_tokens: Annotated[int | None, MAX_TOKENS] = None,
     max_cost: Annotated[float | None, MAX_COST] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    ray: Annotated[str | None, RAY] = None,
+    worker_seconds: Annotated[float | None, WORKER_SECONDS] = None,
+    worker_memory: Annotated[float | None, WORKER_MEMORY] = None,
     eval_seeds: Annotated[int, SEEDS] = 5,
     eval_steps: Annotated[int | None, STEPS] = None,
     track: Annotated[list[str] | None, TRACK] = None,
@@ -189,9 +207,14 @@ def resume(
         generations=generations, max_candidates=max_candidates, max_steps=max_steps,
         max_seconds=max_seconds, max_tokens=max_tokens, max_cost=max_cost,
     )  # fmt: skip
+    limits = worker_limits(workers, ray, worker_seconds, worker_memory)
     with Store.open(run, write=False) as store:
         source, kind = store.task, store.about.get("kind")
     if kind == unlearn.KIND:
+        if workers is not None or ray is not None:
+            raise UserError(
+                f"run '{run}' is one of unlearning, which has no workers: leave them out"
+            )
         unlearning.resume(run, budgets, eval_seeds, track, quiet)
         return
     if source is None:
@@ -208,7 +231,10 @@ def resume(
         from evoloss.discovery.search import resume as resume_run
 
         with watched(console, task.metric.name, quiet, track, run) as observer:
-            result = resume_run(run, task=task, observer=observer, **budgets)
+            result = resume_run(
+                run, task=task, observer=observer, workers=workers, ray=ray, limits=limits,
+                **budgets,
+            )  # fmt: skip
         _conclude(console, task, result, eval_seeds, eval_steps)
 
 
@@ -375,7 +401,7 @@ def _compare(console: Console, task: Task, subject: Subject, seeds: int, steps: 
 def main() -> None:
     """The entry point `evoloss`: a user's mistake is one line and status 2."""
     try:
-        app()
+        app(with_address(sys.argv[1:]))
     except UserError as error:
         typer.echo(f"evoloss: error: {error}", err=True)
         sys.exit(2)

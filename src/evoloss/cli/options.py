@@ -57,3 +57,19 @@ SET = typer.Option(
     help="Any other setting, such as implicit_terms=20; may be repeated.",
     show_default=False,
 )
+WORKERS = typer.Option(
+    help="Processes that tune and train; the history is the same for any number of them.",
+    show_default="none: all in this one",
+    min=1,
+)
+RAY = typer.Option(
+    metavar="[ADDRESS]",
+    help="Tune and train on a Ray cluster: HOST:PORT, auto, or nothing for one on this machine.",
+    show_default=False,
+)
+WORKER_SECONDS = typer.Option(
+    help="What takes a worker longer, a candidate and stage, has failed.", show_default="3600"
+)
+WORKER_MEMORY = typer.Option(
+    help="GiB that a worker may hold.", show_default="its share of the machine's"
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,11 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from evoloss.errors import UserError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from evoloss.discovery.progress import Observer, Progress
     from evoloss.discovery.result import Result
+    from evoloss.execution.crew import Limits
+
+
+_ADDRESS = re.compile(r"(ray://)?[\w.\-\[\]:]+:\d+")
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -38,6 +45,33 @@ def say_ending(console: Console, result: Result) -> None:
         run = shlex.quote(str(result.run))
         text += f"\nmore of it:    evoloss resume {run} {result.ended.option}"
     console.print(text, markup=False, soft_wrap=True)
+
+
+def with_address(arguments: Sequence[str]) -> list[str]:
+    """The arguments with an address after a `--ray` that has none."""
+    found: list[str] = []
+    for at, each in enumerate(arguments):
+        found.append(each)
+        after = arguments[at + 1] if at + 1 < len(arguments) else "-"
+        if each == "--ray" and after not in ("auto", "local") and not _ADDRESS.fullmatch(after):
+            found.append("local")
+    return found
+
+
+def worker_limits(
+    workers: int | None, ray: str | None, seconds: float | None, memory: float | None
+) -> Limits | None:
+    """What the options of workers say. memory: in GiB. Raises: UserError without workers."""
+    if seconds is None and memory is None:
+        return None
+    if workers is None and ray is None:
+        raise UserError(
+            "--worker-seconds and --worker-memory limit workers: add --workers N or --ray"
+        )
+    from evoloss.execution.crew import Limits
+
+    given_memory = None if memory is None else int(memory * 2**30)
+    return Limits(**given(seconds=seconds, memory=given_memory))
 
 
 def new_console() -> Console:

@@ -25,11 +25,12 @@ Tick = Callable[[float], None]
 class Tuned:
     """The weights of a loss after local search, not finite where it broke down.
 
-    steps: training steps that it took.
+    steps: training steps that it took. reason: why it broke down, if that is known.
     """
 
     phi: tuple[float, ...]
     steps: int
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from statistics import fmean, stdev
 
 from evoloss.discovery.arena import Final
 from evoloss.discovery.candidate import Candidate
-from evoloss.discovery.fitness import fitness
-from evoloss.discovery.workbench import Trial, Workbench
+from evoloss.discovery.trainings import FINALISTS, Trainings, scored
+from evoloss.discovery.workbench import Workbench
+from evoloss.execution.executor import Executor
+from evoloss.execution.in_process import InProcess
 from evoloss.lang.expr import scaled
 
 LARGEST_SCALE = 64.0
@@ -24,16 +26,18 @@ MOMENTA = (0.0, 0.5, 0.9)
 """That the usual loss is tried with where its training is tuned as well."""
 
 
-def final_scores(bench: Workbench, finalists: Sequence[Candidate]) -> tuple[list[Final], int]:
+def final_scores(
+    bench: Workbench, finalists: Sequence[Candidate], executor: Executor | None = None
+) -> tuple[list[Final], int]:
     """The finalists with their mean errors, and the gradient steps that it took.
 
-    Those whose mean is not finite are left out.
+    Those whose mean is not finite are left out. executor: where they are trained; None: here.
     """
-    trials = bench.final_trials(bench.settings.final_seeds)
+    executor = executor or InProcess(Trainings(bench), bench.settings.shard)
     momenta = MOMENTA if bench.settings.tune_momentum else (None,)
     best, steps = [Final(each, math.inf) for each in finalists], 0
     for momentum in momenta:
-        race = _Race(bench if momentum is None else bench.with_momentum(momentum), trials)
+        race = _Race(bench, executor, momentum)
         found = race.scored([Final(each, math.inf, momentum=momentum) for each in finalists])
         if bench.settings.rescale:
             found = _rescaled(race, found)
@@ -47,14 +51,19 @@ class _Race:
     """Trains finalists on the same trials and counts the steps."""
 
     bench: Workbench
-    trials: Sequence[Trial]
+    executor: Executor
+    momentum: float | None
     steps: int = 0
 
     def scored(self, finalists: Sequence[Final]) -> list[Final]:
         """The same with their errors at their scales."""
         losses = [scaled(each.candidate.loss, each.scale) for each in finalists]
-        scores = fitness(self.bench, losses, self.trials, racing=False)
-        self.steps += sum(score.steps * len(self.trials) for score in scores)
+        scores = scored(
+            self.executor, losses, self.bench.fitness_steps, trials=FINALISTS,
+            momentum=self.momentum,
+        )  # fmt: skip
+        trials = self.bench.settings.final_seeds * self.bench.task.episodes_per_fitness
+        self.steps += sum(score.steps * trials for score in scores)
         return [
             replace(
                 final,

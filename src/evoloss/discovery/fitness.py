@@ -1,43 +1,16 @@
-"""Fitness: a short base training under each loss, then the validation error; optionally a race.
-
-The race is successive halving (Karnin et al. 2013): after a part of the steps only the better
-half trains on. Who survives is trained to the full budget, so the survivors' scores compare.
-"""
+"""Fitness: a short base training under each loss, then the validation error; optionally a race."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 
+from evoloss.discovery.race import Score, race
 from evoloss.discovery.workbench import Trial, Workbench
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.training import Trained, calibration, predict, train
 from evoloss.lang.expr import Expr
-
-RUNGS = (0.2, 0.5)
-"""At these shares of the steps the worse half drops out."""
-SMALLEST_RACE = 4
-"""Fewer candidates than this are all trained to the end."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """The outcome of one loss's trainings.
-
-    errors: one a trial, at the last step reached; finished: whether that was the full budget.
-    """
-
-    errors: tuple[float, ...]
-    steps: int
-    finished: bool
-
-    @property
-    def error(self) -> float:
-        """The mean over the trials; NaN or infinite if one of them is."""
-        return sum(self.errors) / len(self.errors)
 
 
 def fitness(
@@ -49,29 +22,43 @@ def fitness(
 ) -> list[Score]:
     """The score of each loss (weights bound in), all trained side by side on each trial."""
     total = len(trials[0].batches)
-    ends = [*(round(total * rung) for rung in RUNGS if racing), total]
-    running = list(range(len(losses)))
+    return race(_Stacked(bench, losses, trials), len(losses), total, racing, tick)
+
+
+class _Stacked:
+    """Runs all in one stack, which rows leave as they drop out of the race."""
+
+    def __init__(self, bench: Workbench, losses: Sequence[Expr], trials: Sequence[Trial]) -> None:
+        self.bench = bench
+        self.losses = losses
+        self.trials = trials
+        self.rows = list(range(len(losses)))
+        self.states = [Trained.start(trial.initial, len(losses)) for trial in trials]
+
+    def advance(self, running: Sequence[int], begin: int, end: int) -> list[tuple[float, ...]]:
+        kept = [self.rows.index(each) for each in running]
+        if len(kept) < len(self.rows):
+            self.states = [state.select(kept) for state in self.states]
+        self.rows = list(running)
+        chosen = [self.losses[each] for each in running]
+        self.states, errors = advanced(self.bench, chosen, self.trials, self.states, begin, end)
+        return errors
+
+
+def advanced(
+    bench: Workbench, losses: Sequence[Expr], trials: Sequence[Trial], states: Sequence[Trained],
+    begin: int, end: int,
+) -> tuple[list[Trained], list[tuple[float, ...]]]:  # fmt: skip
+    """Trainings from one step to another: their states, one a trial, and their errors, one a loss.
+
+    An error is a tuple, one of each trial.
+    """
     population = LossPopulation(losses, "none")
-    states = [Trained.start(trial.initial, len(losses)) for trial in trials]
-    scores: dict[int, Score] = {}
-    begin = 0
-    for end in ends:
-        states = [
-            _segment(bench, population, trial, state, begin, end)
-            for trial, state in zip(trials, states, strict=True)
-        ]
-        errors = _errors(bench, trials, states)
-        for index, each in zip(running, errors, strict=True):
-            scores[index] = Score(each, end, end == total)
-        kept = _kept([scores[index].error for index in running], racing)
-        if not kept or end == total:
-            break
-        running = [running[row] for row in kept]
-        population = LossPopulation([losses[index] for index in running], "none")
-        states = [state.select(kept) for state in states]
-        begin = end
-        tick(end / total)
-    return [scores[index] for index in range(len(losses))]
+    after = [
+        _segment(bench, population, trial, state, begin, end)
+        for trial, state in zip(trials, states, strict=True)
+    ]
+    return after, _errors(bench, trials, after)
 
 
 def _segment(
@@ -95,12 +82,3 @@ def _errors(
         columns.append(bench.task.metric.errors(f, trial.held_out.y))
     rows: list[list[float]] = torch.stack(columns, dim=1).tolist()
     return [tuple(row) for row in rows]
-
-
-def _kept(errors: Sequence[float], racing: bool) -> list[int]:
-    """The rows that train on, in order: all that are finite, or the better half of them."""
-    finite = [row for row, error in enumerate(errors) if math.isfinite(error)]
-    if not racing or len(finite) < SMALLEST_RACE:
-        return finite
-    best = sorted(finite, key=lambda row: (errors[row], row))[: math.ceil(len(finite) / 2)]
-    return sorted(best)

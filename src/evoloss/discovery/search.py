@@ -13,7 +13,9 @@ from evoloss.discovery.result import Result
 from evoloss.discovery.settings import Settings, preset
 from evoloss.discovery.supervised import Supervised
 from evoloss.discovery.workbench import Workbench
+from evoloss.discovery.workers import SHARD, check_workers, executor
 from evoloss.errors import UserError
+from evoloss.execution.crew import Limits
 from evoloss.store import Store
 from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Task, check_network
@@ -25,19 +27,26 @@ def search(
     out: Path | str | None = None,
     observer: Observer | None = None,
     preset: str = "fast",
+    workers: int | None = None,
+    ray: str | None = None,
+    limits: Limits | None = None,
     **settings: Any,
 ) -> Result:
     """Discovers a loss for a task.
 
     task: a Task, or what `load_task` takes. out: directory of a new run; None keeps nothing.
-    observer: told of the progress. preset and settings: see `Settings`, such as seed=0,
-    population=25, generations=50.
+    observer: told of the progress. workers: processes that tune and train; ray: the address of a
+    Ray cluster that does, 'local' starts one on this machine; neither does it here. limits: of
+    either. preset and settings: see `Settings`, such as seed=0, population=25, generations=50.
     Raises: UserError for a task, setting or directory that will not do, or if no candidate
     could be scored.
     """
+    if workers is not None or ray is not None:
+        settings = {"shard": SHARD, **settings}
     chosen = _settings(preset, settings)
     if isinstance(task, str):
         task = load_task(task)
+    check_workers(task, workers, ray)
     check_network(task)
     bench = Workbench(task, chosen)
     store = None
@@ -47,7 +56,8 @@ def search(
                  "higher_is_better": task.metric.higher_is_better,
                  "stacking": bench.stacking}  # fmt: skip
         store = Store.create(Path(out), task=task.source, settings=chosen.to_json(), about=about)
-    return Run(Supervised(bench), store, observer).go()
+    with executor(bench, workers, limits, ray) as chosen_executor:
+        return Run(Supervised(bench, chosen_executor), store, observer).go()
 
 
 def resume(
@@ -55,20 +65,26 @@ def resume(
     *,
     task: Task | None = None,
     observer: Observer | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    limits: Limits | None = None,
     **budgets: float,
 ) -> Result:
     """Continues a run that was broken off; its history becomes what it would have been.
 
-    task: needed only for a run whose task lived in memory. budgets: larger ones, such as
-    max_steps=10**6 or generations=100, with which a finished run goes on too.
+    task: needed only for a run whose task lived in memory. workers, ray: as of `search`, and
+    whatever they were before. budgets: larger ones, such as max_steps=10**6 or generations=100,
+    with which a finished run goes on too.
     """
     store = Store.open(Path(run), write=True)
     try:
         bench = _reopened(store, task, budgets)
+        check_workers(bench.task, workers, ray)
     except BaseException:
         store.close()
         raise
-    return Run(Supervised(bench), store, observer).go()
+    with executor(bench, workers, limits, ray) as chosen:
+        return Run(Supervised(bench, chosen), store, observer).go()
 
 
 def _reopened(store: Store, task: Task | None, budgets: Mapping[str, float]) -> Workbench:

@@ -28,6 +28,9 @@ class Settings(LoopSettings):
     rescale: whether each finalist is also tried at multiples, which are other learning rates.
     tune_momentum: whether finalists are also tried at other momenta of the base training.
     stacking: how base networks are batched: auto, dense, vmap or loop.
+    shard: how many losses are tuned or trained together, each shard on one torch thread; None for
+        all of a generation, on as many threads as suit them. Workers want a number (see
+        docs/scaling.md); the history depends on it, and not on how many workers there are.
     """
 
     local_steps: int = 250
@@ -45,11 +48,13 @@ class Settings(LoopSettings):
     rescale: bool = True
     tune_momentum: bool = False
     stacking: str = "auto"
+    shard: int | None = None
 
     def __post_init__(self) -> None:
         self.at_least(
             population=1, generations=1, local_steps=1, unroll=1, fitness_seeds=1, final_seeds=1,
             fitness_steps=1, rejection_steps=1, implicit_terms=1, implicit_damping=0, es_pairs=1,
+            shard=1,
         )  # fmt: skip
         self.check_budgets(asks_a_language_model=False)
         if not self.es_sigma > 0:

@@ -128,7 +128,8 @@ class Generation:
             try:
                 self._change(index, steps=tuned.steps, **self._tuned(index, tuned.phi))
             except LossError:
-                self._drop(index, Fate.FAILED, "tuning its weights gave NaN", steps=tuned.steps)
+                reason = tuned.reason or "tuning its weights gave NaN"
+                self._drop(index, Fate.FAILED, reason, steps=tuned.steps)
 
     def _tuned(self, index: int, phi: tuple[float, ...]) -> dict[str, Any]:
         """Weights on edges are kept beside the structure; constants are part of it.

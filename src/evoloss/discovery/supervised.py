@@ -10,12 +10,13 @@ from typing import Any
 from evoloss.discovery.arena import Final, Outcome, Tick, Tuned
 from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.discovery.finalists import final_scores
-from evoloss.discovery.fitness import Score, fitness
 from evoloss.discovery.methods import proposer
-from evoloss.discovery.rejection import faults
+from evoloss.discovery.race import Score
 from evoloss.discovery.settings import Settings
-from evoloss.discovery.tuning import tune
+from evoloss.discovery.trainings import FITNESS, Trainings, faulty, scored, tuned
 from evoloss.discovery.workbench import Workbench
+from evoloss.execution.executor import Executor
+from evoloss.execution.in_process import InProcess
 from evoloss.lang.expr import Expr
 from evoloss.lang.fingerprint import gradient_fingerprint
 from evoloss.lang.types import Output
@@ -23,10 +24,11 @@ from evoloss.propose.proposer import Proposer, Space
 
 
 class Supervised:
-    """The arena of a workbench."""
+    """The arena of a workbench. executor: where its losses are tuned and trained; None: here."""
 
-    def __init__(self, bench: Workbench) -> None:
+    def __init__(self, bench: Workbench, executor: Executor | None = None) -> None:
         self.bench = bench
+        self.executor = executor or InProcess(Trainings(bench), bench.settings.shard)
 
     @property
     def settings(self) -> Settings:
@@ -49,22 +51,24 @@ class Supervised:
         return gradient_fingerprint(loss, self.output)
 
     def faults(self, losses: Sequence[Expr]) -> list[str | None]:
-        return faults(self.bench, losses)
+        return faulty(self.executor, losses)
 
     def tune(self, losses: Sequence[Expr], tick: Tick) -> list[Tuned]:
-        return [Tuned(phi, self.settings.tuning_steps) for phi in tune(self.bench, losses, tick)]
+        return tuned(self.executor, losses, self.settings.tuning_steps, tick)
 
     def score(self, candidates: Sequence[Candidate], tick: Tick) -> list[Outcome]:
-        trials = self.bench.fitness_trials
-        losses = [each.loss for each in candidates]
-        scores = fitness(self.bench, losses, trials, self.settings.racing, tick)
-        return [self._outcome(score, len(trials)) for score in scores]
+        scores = scored(
+            self.executor, [each.loss for each in candidates], self.bench.fitness_steps,
+            trials=FITNESS, racing=self.settings.racing, tick=tick,
+        )  # fmt: skip
+        trials = self.bench.fitness_seeds * self.bench.task.episodes_per_fitness
+        return [self._outcome(score, trials) for score in scores]
 
     def _outcome(self, score: Score, trials: int) -> Outcome:
         metric, steps = self.bench.task.metric, score.steps * trials
         shown = f"{metric.name} {metric.shown(score.error):.4g} after {score.steps} steps"
         if not math.isfinite(score.error):
-            return Outcome(Fate.FAILED, None, steps, f"validation {shown}")
+            return Outcome(Fate.FAILED, None, steps, score.fault or f"validation {shown}")
         if score.finished:
             return Outcome(Fate.SCORED, score.error, steps)
         why = f"validation {shown} is in the worse half"
@@ -72,7 +76,7 @@ class Supervised:
 
     def finals(self, candidates: Sequence[Candidate]) -> tuple[list[Final], int]:
         with self.threads():
-            return final_scores(self.bench, candidates)
+            return final_scores(self.bench, candidates, self.executor)
 
     def shown(self, error: float) -> float:
         return self.bench.task.metric.shown(error)

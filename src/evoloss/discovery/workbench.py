@@ -9,14 +9,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from evoloss.discovery.randomness import Purpose, stream, torch_seed
 from evoloss.discovery.settings import Settings
@@ -68,7 +68,7 @@ class Workbench:
         seed = torch_seed(settings.seed, Purpose.INITIAL_WEIGHTS)
         module = fresh_network(task.network, seed)
         x = task.episodes.search(0).train.x[: task.training.batch]
-        self.stacking = stacking or choose(module, settings.stacking, settings.population, x)
+        self.stacking = stacking or _chosen(module, settings, x)
         self.stack: Stack = make_stack(module, self.stacking)
         training = task.training
         self.sgd = SGD(training.lr, training.momentum, training.nesterov, training.weight_decay)
@@ -93,15 +93,9 @@ class Workbench:
         other.sgd = replace(self.sgd, momentum=momentum, nesterov=bool(momentum))
         return other
 
-    @contextmanager
-    def threads(self) -> Iterator[None]:
+    def threads(self) -> AbstractContextManager[None]:
         """Within it, torch uses as many threads as were found best for this network."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(int(self.stacking["threads"]))
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        return _torch_threads(int(self.stacking["threads"]))
 
     @cached_property
     def tuning(self) -> tuple[TuningStep, ...]:
@@ -201,6 +195,24 @@ class Workbench:
         seed = torch_seed(self.settings.seed, Purpose.REJECTION)
         raw = self.stack.predict(fresh_weights(self.task.network, seed), train.x[rows])[0]
         return raw.double(), train.y[rows].double()
+
+
+def _chosen(module: nn.Module, settings: Settings, x: Tensor) -> dict[str, str]:
+    """How networks are stacked: all of a generation, or a shard of it on one thread."""
+    if settings.shard is None:
+        return choose(module, settings.stacking, settings.population, x)
+    with _torch_threads(1):
+        return choose(module, settings.stacking, min(settings.shard, settings.population), x)
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _table(steps: Sequence[tuple[Data, NDArray[np.int64]]]) -> Table:

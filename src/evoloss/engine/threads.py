@@ -12,8 +12,10 @@ from typing import Any
 
 @cache
 def cores() -> int:
-    """How many cores this process may use."""
-    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    """How many cores this process may use: those it is given, $EVOLOSS_THREADS at most."""
+    most = int(os.environ.get("EVOLOSS_THREADS") or 2**16)
+    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return max(1, min(given, most))
 
 
 def spread(kernel: Callable[..., None], arguments: Sequence[Any], bounds: Sequence[int]) -> None:

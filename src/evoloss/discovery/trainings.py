@@ -1,0 +1,144 @@
+"""The costly work of a supervised search as calls on plain data: tuning weights, and training.
+
+A loss is its JSON text, the state of a training is arrays of numbers. What a call answers depends
+on its arguments and the workbench alone, so any process that has the same workbench may do it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evoloss.discovery.arena import Tuned
+from evoloss.discovery.fitness import advanced
+from evoloss.discovery.race import Score, race
+from evoloss.discovery.rejection import faults
+from evoloss.discovery.tuning import tune
+from evoloss.discovery.workbench import Trial, Workbench
+from evoloss.engine.training import Trained
+from evoloss.execution.executor import Executor, Fault, Plain, Tick
+from evoloss.lang.export.json_form import from_json, to_json
+from evoloss.lang.expr import Expr
+
+FITNESS, FINALISTS = "fitness", "finalists"
+
+
+class Trainings:
+    """The `Workplace` of a workbench."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+
+    def do(
+        self, call: str, items: Sequence[Plain], common: Mapping[str, Plain], tick: Tick
+    ) -> list[Plain]:
+        """`test`: cheaply. `tune`: weights. `train`: trainings from one step to another."""
+        losses = [from_json(item["loss"]) for item in items]
+        with self.bench.threads():
+            if call == "test":
+                return list(faults(self.bench, losses))
+            if call == "tune":
+                return [list(phi) for phi in tune(self.bench, losses, tick)]
+            return self._train(losses, items, **common)
+
+    def _train(
+        self, losses: Sequence[Expr], items: Sequence[Plain], trials: str, momentum: float | None,
+        begin: int, end: int, last: bool,
+    ) -> list[Plain]:  # fmt: skip
+        """One answer a loss: its errors, one a trial, and unless it is the last part its state."""
+        bench = self.bench if momentum is None else self.bench.with_momentum(momentum)
+        chosen = self._fitness if trials == FITNESS else self._finalists
+        states = [_gathered(items, n, trial, begin) for n, trial in enumerate(chosen)]
+        after, errors = advanced(bench, losses, chosen, states, begin, end)
+        if last:
+            return [{"errors": list(each)} for each in errors]
+        return [
+            {"errors": list(each), "state": [[s.theta[row].numpy(), s.velocity[row].numpy()]
+                                             for s in after]}
+            for row, each in enumerate(errors)
+        ]  # fmt: skip
+
+    @property
+    def _fitness(self) -> Sequence[Trial]:
+        return self.bench.fitness_trials
+
+    @cached_property
+    def _finalists(self) -> Sequence[Trial]:
+        return self.bench.final_trials(self.bench.settings.final_seeds)
+
+
+def _gathered(items: Sequence[Plain], number: int, trial: Trial, begin: int) -> Trained:
+    """Where the trainings of a trial stand: at its initial weights, or as the items say."""
+    if begin == 0:
+        return Trained.start(trial.initial, len(items))
+    rows = [item["state"][number] for item in items]
+    return Trained(_stacked(rows, 0), _stacked(rows, 1), begin)
+
+
+def _stacked(rows: Sequence[Any], which: int) -> Tensor:
+    return torch.stack([torch.from_numpy(row[which]) for row in rows])
+
+
+def faulty(executor: Executor, losses: Sequence[Expr]) -> list[str | None]:
+    """For each loss (weights bound in) why it is rejected, or None."""
+    items = [{"loss": to_json(loss)} for loss in losses]
+    found = executor.run("test", items, {}, lambda share: None)
+    return [each.reason if isinstance(each, Fault) else each for each in found]
+
+
+def tuned(executor: Executor, losses: Sequence[Expr], steps: int, tick: Tick) -> list[Tuned]:
+    """The weights of each loss after local search of so many training steps."""
+    items = [{"loss": to_json(loss)} for loss in losses]
+    return [
+        Tuned((math.nan,), steps, found.reason)
+        if isinstance(found, Fault)
+        else Tuned(tuple(found), steps)
+        for found in executor.run("tune", items, {}, tick)
+    ]
+
+
+def scored(
+    executor: Executor, losses: Sequence[Expr], steps: int, *, trials: str, racing: bool = False,
+    momentum: float | None = None, tick: Tick = lambda share: None,
+) -> list[Score]:  # fmt: skip
+    """The score of each loss (weights bound in) after a race of so many steps.
+
+    trials: FITNESS or FINALISTS. momentum: of the base training, None for the task's own.
+    """
+    common = {"trials": trials, "momentum": momentum}
+    runner = _Executed(executor, losses, steps, common)
+    return race(runner, len(losses), steps, racing, tick)
+
+
+class _Executed:
+    """Runs trainings on an executor; between two calls their states are kept here."""
+
+    def __init__(
+        self, executor: Executor, losses: Sequence[Expr], steps: int, common: Mapping[str, Plain]
+    ) -> None:
+        self.executor = executor
+        self.items: list[dict[str, Plain]] = [{"loss": to_json(loss)} for loss in losses]
+        self.steps = steps
+        self.common = common
+
+    def advance(
+        self, running: Sequence[int], begin: int, end: int
+    ) -> list[tuple[float, ...] | Fault]:
+        part = {"begin": begin, "end": end, "last": end == self.steps}
+        items = [self.items[each] for each in running]
+        for number in set(range(len(self.items))) - set(running):
+            self.items[number].pop("state", None)  # it is out of the race: free its memory
+        found = self.executor.run("train", items, {**self.common, **part}, lambda share: None)
+        errors: list[tuple[float, ...] | Fault] = []
+        for item, each in zip(items, found, strict=True):
+            if isinstance(each, Fault):
+                errors.append(each)
+                continue
+            item["state"] = each.get("state")
+            errors.append(tuple(each["errors"]))
+        return errors

@@ -1,0 +1,176 @@
+"""What executors with workers of their own have in common: shards, and who is to blame for a death.
+
+A shard whose worker dies is done again by a new one, whole and in the same shape, so its answers
+are what they would have been. If that dies too, the shard is halved, and halved again, until the
+candidate is found that breaks its worker alone; the shard is then done once more without it. What
+the halves answered is only evidence: their shapes depend on who died when.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+from evoloss.errors import UserError
+from evoloss.execution.executor import Fault, Plain, Tick, shards
+
+_TRIES = 2
+"""A shard that breaks so many workers is searched; a candidate that does so alone is to blame."""
+_KILLINGS = 10
+"""So often a shard is begun anew whose worker was killed from outside, before it is to blame."""
+_SEARCHES = 3
+"""So often a shard is searched for a culprit before the answers of its parts are taken."""
+
+
+class Death(Exception):
+    """A worker is gone, or had to be killed; the message says why, as of a candidate."""
+
+
+class Slow(Death):
+    """It took longer than it was allowed to."""
+
+
+class Killed(Death):
+    """SIGKILL from outside, which says little about who was at work."""
+
+
+class Stillborn(Death):
+    """It died before it was asked anything."""
+
+
+class Broken(RuntimeError):
+    """An error of ours in a worker, with its traceback there."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """seconds: that one candidate may take in one call; a shard may take the sum.
+
+    memory: bytes that one worker may hold; None shares nine tenths of the machine's.
+    """
+
+    seconds: float = 3600.0
+    memory: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "memory"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"worker {name} is {value}: give a number above 0")
+
+
+class Crew(ABC):
+    """An executor whose workers may die. shard: how many items are worked on together."""
+
+    def __init__(self, shard: int | None, limits: Limits | None) -> None:
+        self.shard = shard
+        self.limits = limits or Limits()
+
+    @abstractmethod
+    def ask(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
+        """The answers of some worker to a job that may take so long.
+
+        Raises: Death, and another one will be asked next; UserError and Broken as the work does.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Kills all workers; what they were doing is lost."""
+
+    @abstractmethod
+    def at_once(self, shards: int) -> int:
+        """How many of so many shards to hand out at a time."""
+
+    def run(
+        self, call: str, items: Sequence[Plain], common: Mapping[str, Plain], tick: Tick
+    ) -> list[Plain | Fault]:
+        """See `Executor`. Raises: UserError and Broken as the work does."""
+        parts = shards(len(items), self.shard)
+        if not parts:
+            return []
+        with ThreadPoolExecutor(self.at_once(len(parts))) as threads:
+            try:
+                running = {
+                    threads.submit(self._shard, call, items[part.start : part.stop], common): part
+                    for part in parts
+                }
+                return self._collected(running, len(items), tick)
+            except BaseException:
+                self.close()  # else the threads would be waited for
+                raise
+
+    def _collected(
+        self, running: Mapping[Future[list[Plain | Fault]], range], count: int, tick: Tick
+    ) -> list[Plain | Fault]:
+        answers: dict[int, Plain | Fault] = {}
+        for done in as_completed(running):
+            answers |= zip(running[done], done.result(), strict=True)
+            tick(len(answers) / count)
+        return [answers[number] for number in range(count)]
+
+    def _shard(
+        self, call: str, items: Sequence[Plain], common: Mapping[str, Plain]
+    ) -> list[Plain | Fault]:
+        """The answers of one shard, whatever its workers go through."""
+        work = _Work(self, call, items, common)
+        found: dict[int, Plain | Fault] = {}
+        for _ in range(_SEARCHES):
+            rest = [number for number in range(len(items)) if number not in found]
+            try:
+                found |= zip(rest, work.tried(rest, _TRIES), strict=True)
+                return [found[number] for number in range(len(items))]
+            except Death:
+                parts = work.halved(rest)
+            found |= {at: each for at, each in parts.items() if isinstance(each, Fault)}
+        # It dies as a whole and not in parts: for want of memory, say.
+        found |= {at: each for at, each in parts.items() if at not in found}
+        return [found[number] for number in range(len(items))]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One shard's work: the call, all of its items, and who does it."""
+
+    crew: Crew
+    call: str
+    items: Sequence[Plain]
+    common: Mapping[str, Plain]
+
+    def tried(self, numbers: Sequence[int], tries: int) -> list[Plain]:
+        """Answers of these items together. Raises: the Death of the last worker that tried.
+
+        What takes too long is not tried again, which would only take as long again.
+        """
+        if not numbers:
+            return []
+        items = [self.items[number] for number in numbers]
+        job = {"call": self.call, "items": items, "common": self.common}
+        killings = _KILLINGS
+        while True:
+            try:
+                return self.crew.ask(job, self.crew.limits.seconds * len(items))
+            except Slow:
+                raise
+            except Killed:
+                killings -= 1
+                if not killings:
+                    raise
+            except Death:
+                tries -= 1
+                if not tries:
+                    raise
+
+    def halved(self, numbers: Sequence[int]) -> dict[int, Plain | Fault]:
+        """By item, its answer in some part of these, or that it breaks a worker alone."""
+        middle = len(numbers) // 2
+        return self._answered(numbers[:middle]) | self._answered(numbers[middle:])
+
+    def _answered(self, numbers: Sequence[int]) -> dict[int, Plain | Fault]:
+        alone = len(numbers) == 1
+        try:
+            answers = self.tried(numbers, _TRIES if alone else 1)
+            return dict(zip(numbers, answers, strict=True))
+        except Death as death:
+            return {numbers[0]: Fault(str(death))} if alone else self.halved(numbers)

@@ -1,0 +1,94 @@
+"""The executor of worker processes on this machine."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Mapping
+
+from evoloss.errors import UserError
+from evoloss.execution.crew import Crew, Limits, Stillborn
+from evoloss.execution.executor import Plain, Recipe
+from evoloss.execution.process import Worker, memory_of_machine
+from evoloss.execution.shared_arrays import share
+
+_STARTS = 20
+"""So often a worker is started that dies before it has work."""
+
+
+class Pool(Crew):
+    """workers: how many processes; shard: how many items are worked on together."""
+
+    def __init__(
+        self, recipe: Recipe, workers: int, shard: int | None, limits: Limits | None = None
+    ) -> None:
+        super().__init__(shard, limits)
+        self.recipe = recipe
+        self.workers = workers
+        self._files = share(recipe.data)
+        self.memory = self.limits.memory or int(0.9 * memory_of_machine() / workers)
+        self._idle: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
+        for _ in range(workers):
+            self._idle.put(None)  # started when there is work for it
+        self._lock = threading.Lock()
+        self._running: set[Worker] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """Kills all workers; what they were doing is lost."""
+        with self._lock:
+            self._closed = True
+            running, self._running = self._running, set()
+            files, self._files = self._files, {}
+        for worker in running:
+            worker.kill()
+        for descriptor in files.values():
+            os.close(descriptor)
+
+    def at_once(self, shards: int) -> int:
+        """As many as there are workers."""
+        return self.workers
+
+    @property
+    def pids(self) -> list[int]:
+        """The process groups at work now."""
+        with self._lock:
+            return [worker.pid for worker in self._running]
+
+    def ask(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
+        """The answers of some worker to a job. Raises: Death, and the worker is replaced."""
+        for _ in range(_STARTS):
+            try:
+                return self._asked(job, seconds)
+            except Stillborn as death:
+                last = death
+        raise UserError(f"workers die while they load the task, the last because {last}")
+
+    def _asked(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
+        worker = self._idle.get()
+        try:
+            worker = worker or self._started()
+            answers = worker.ask(job, seconds)
+        except BaseException:
+            if worker is not None:
+                self._end(worker)
+            self._idle.put(None)
+            raise
+        self._idle.put(worker)
+        return answers
+
+    def _started(self) -> Worker:
+        with self._lock:
+            if self._closed:
+                raise UserError("the workers are closed")
+            worker = Worker(self.recipe, self._files, self.memory)
+            self._running.add(worker)
+        return worker
+
+    def _end(self, worker: Worker) -> None:
+        with self._lock:
+            ours = worker in self._running
+            self._running.discard(worker)
+        if ours:  # else `close` kills it
+            worker.kill()

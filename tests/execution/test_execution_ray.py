@@ -1,0 +1,214 @@
+"""Searches on a Ray cluster of this machine, against the same ones without it."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from test_execution_pool import expected, gone, items, silent
+from test_execution_search import SETTINGS, outcome
+
+from evoloss.cli.shared import with_address
+from evoloss.discovery import workers as workers_module
+from evoloss.discovery.search import search
+from evoloss.errors import UserError
+from evoloss.execution.crew import Broken, Limits
+from evoloss.execution.executor import Fault, Recipe
+from evoloss.store import Store
+
+ray = pytest.importorskip("ray", reason="ray is not installed")
+from evoloss.execution.ray_cluster import RayCluster  # noqa: E402
+
+# Ray leaves files and sockets to the end of the process.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+RECIPE = Recipe("troublesome:workplace", {})
+SHARD = workers_module.SHARD
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two processors, whatever this machine has; it stays for all tests of this module."""
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        logging_level="FATAL",
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                                  "EVOLOSS_THREADS": "1"}},
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+@contextlib.contextmanager
+def crew(**limits):
+    made = RayCluster(RECIPE, "local", SHARD, Limits(**limits))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_it_answers_as_this_process_does(cluster):
+    shares = []
+    with crew() as made:
+        assert made.run("square", items(), {}, shares.append) == expected(items())
+        assert made.run("square", [], {}, silent) == []
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+@pytest.mark.parametrize("trouble", ["exit", "crash", "ask_for_too_much"])
+def test_who_breaks_its_process_is_found(cluster, trouble):
+    with crew() as made:
+        found = made.run("square", items(at_3=trouble), {}, silent)
+    assert [at for at, each in enumerate(found) if isinstance(each, Fault)] == [3]
+    assert [each["square"] for at, each in enumerate(found) if at != 3] == [
+        x * x for x in range(10) if x != 3
+    ]
+
+
+def test_who_hangs_is_ended(cluster, tmp_path):
+    chosen = items(4, at_1="hang")
+    chosen[1]["file"] = str(tmp_path / "pid")
+    with crew(seconds=1.0) as made:
+        found = made.run("square", chosen, {}, silent)
+    assert [isinstance(each, Fault) for each in found] == [False, True, False, False]
+    assert "longer than 1 s" in found[1].reason
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_a_mistake_and_a_bug_are_raised_here(cluster):
+    with crew() as made, pytest.raises(UserError, match="x is wrong: give another"):
+        made.run("square", items(at_3="mistake"), {}, silent)
+    with crew() as made, pytest.raises(Broken, match="ValueError: a bug"):
+        made.run("square", items(at_3="bug"), {}, silent)
+
+
+def test_a_search_has_the_same_history(cluster):
+    found = outcome(search("loadable:convolution", ray="local", **SETTINGS))
+    assert found == outcome(search("loadable:convolution", shard=SHARD, **SETTINGS))
+
+
+def test_killed_processes_change_nothing(cluster):
+    killed, over = [], threading.Event()
+
+    def kill():
+        while not over.wait(1.0):
+            for each in tasks_at_work():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
+                    killed.append(each)
+                if len(killed) >= 3:
+                    return
+
+    killer = threading.Thread(target=kill)
+    settings = {**SETTINGS, "local_steps": 9, "fitness_steps": 120}
+    killer.start()
+    try:
+        found = outcome(search("loadable:convolution", ray="local", **settings))
+    finally:
+        over.set()
+        killer.join()
+    assert killed
+    assert found == outcome(search("loadable:convolution", shard=SHARD, **settings))
+
+
+def tasks_at_work():
+    """One of the processes of Ray that do a shard just now."""
+    for each in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if (each / "cmdline").read_bytes().startswith(b"ray::_work"):
+                return [int(each.name)]
+    return []
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from evoloss.discovery.search import resume, search
+from test_execution_search import SETTINGS
+out = Path(sys.argv[1])
+if (out / "run.db").exists():
+    resume(out, workers=2)
+else:
+    search("loadable:convolution", out=out, ray="local", **SETTINGS)
+"""
+
+
+def test_when_the_node_dies_the_run_goes_on_elsewhere(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command, out = [sys.executable, "-c", DRIVER, str(tmp_path / "run")], tmp_path / "run"
+    first = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not generations(out) and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    nodes = raylets(first.pid)
+    assert nodes
+    for each in nodes:
+        os.kill(each, signal.SIGKILL)
+    try:
+        first.communicate(timeout=120)  # Ray ends a driver that has lost its node
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGKILL)
+    assert first.returncode != 0
+    assert gone(nodes)
+    done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=120)
+    assert done.returncode == 0
+    with Store.open(out, write=False) as store:
+        history = store.candidates()
+    assert history == search("loadable:convolution", shard=SHARD, **SETTINGS).history
+
+
+def generations(out):
+    if not (out / "run.db").exists():
+        return 0
+    with contextlib.suppress(UserError), Store.open(out, write=False) as store:
+        return store.generations
+    return 0
+
+
+def raylets(driver):
+    found = []
+    for each in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            parent = int((each / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == driver and b"raylet" in (each / "cmdline").read_bytes().split(b"\0")[0]:
+                found.append(int(each.name))
+    return found
+
+
+def test_a_cluster_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(UserError, match=r"no Ray cluster at '127.0.0.1:1' .*ray start --head"):
+        search("loadable:convolution", ray="127.0.0.1:1", **SETTINGS)
+
+
+def refuse(**options):
+    raise ConnectionError("nobody answers")
+
+
+def test_workers_and_ray_exclude_each_other():
+    with pytest.raises(UserError, match="exclude each other"):
+        search("loadable:convolution", ray="local", workers=2, **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [("search --ray", "search --ray local"),
+     ("search --ray diabetes", "search --ray local diabetes"),
+     ("search --ray auto diabetes", "search --ray auto diabetes"),
+     ("search --ray 10.0.0.1:6379 x", "search --ray 10.0.0.1:6379 x"),
+     ("search x --ray --quiet", "search x --ray local --quiet"), ("search x", "search x")],
+)  # fmt: skip
+def test_an_address_may_be_left_out(given, wanted):
+    assert with_address(given.split()) == wanted.split()

@@ -1,0 +1,213 @@
+"""Searches on workers: the same history on any number of them, whoever is killed meanwhile."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from evoloss.cli import app
+from evoloss.discovery import workers as workers_module
+from evoloss.discovery.candidate import Fate
+from evoloss.discovery.search import resume, search
+from evoloss.errors import UserError
+from evoloss.store import Store
+from tiny import SEARCH, regression
+
+SETTINGS = {**SEARCH, "population": 9, "generations": 2, "seed": 0}
+KILLS = int(os.environ.get("EVOLOSS_KILLS", "2"))
+"""`EVOLOSS_KILLS=50 python -m pytest tests/execution` is the long form of these tests."""
+
+
+def outcome(result):
+    """All that must not depend on workers, with every float in full."""
+    worth = [(each.candidate, each.error, str(each)) for each in (result.best, *result.front)]
+    return result.history, worth
+
+
+def children():
+    """The processes whose parent is this one, and what runs in them."""
+    found = set()
+    for each in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            fields = (each / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[1]) == os.getpid() and fields[0] != "Z":
+                found.add(int(each.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A search in this process, on all of a generation at once."""
+    return outcome(search("tiny:regression", **SETTINGS))
+
+
+@pytest.fixture(scope="module")
+def sharded():
+    """A search in this process, in shards as on workers, with a network that is stacked."""
+    return outcome(search("loadable:convolution", shard=workers_module.SHARD, **SETTINGS))
+
+
+# The same history
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow), 3])
+def test_multilayer_perceptrons_have_the_history_of_a_search_without_workers(workers, plain):
+    assert outcome(search("tiny:regression", workers=workers, **SETTINGS)) == plain
+    assert not children()
+
+
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_other_networks_have_the_history_of_a_search_in_shards(workers, sharded):
+    assert outcome(search("loadable:convolution", workers=workers, **SETTINGS)) == sharded
+
+
+@pytest.mark.slow
+def test_a_distribution_of_tasks_is_shared_out_too():
+    alone = outcome(search("tiny:few_shot", **SETTINGS))
+    assert outcome(search("tiny:few_shot", workers=2, **SETTINGS)) == alone
+
+
+# Faults
+
+
+def test_workers_killed_at_random_moments_change_nothing(monkeypatch, sharded):
+    pools, killed, rng, over = [], [], random.Random(1), threading.Event()
+    made = workers_module.Pool
+
+    def noted(*arguments):
+        pools.append(made(*arguments))
+        return pools[-1]
+
+    monkeypatch.setattr(workers_module, "Pool", noted)
+
+    def kill():
+        while len(killed) < KILLS and not over.wait(rng.uniform(1.0, 4.0)):
+            victims = pools[-1].pids if pools else []
+            for pid in rng.sample(victims, min(1, len(victims))):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        # A slow task has more moments in which it can be struck.
+        settings = {**SETTINGS, "local_steps": 3 * KILLS, "fitness_steps": 40 * KILLS}
+        found = outcome(search("loadable:convolution", workers=2, **settings))
+    finally:
+        over.set()
+        killer.join()
+    assert len(killed) >= min(KILLS, 2)
+    shard = workers_module.SHARD
+    assert found == outcome(search("loadable:convolution", shard=shard, **settings))
+    assert not children()
+
+
+@pytest.mark.slow
+def test_a_candidate_that_ends_the_interpreter_fails_alone():
+    settings = {**SETTINGS, "generations": 1, "finalists": 0}
+    found = [search("loadable:deadly", workers=workers, **settings) for workers in (1, 2)]
+    assert outcome(found[0]) == outcome(found[1])
+    dead = [each for each in found[0].history if "status 7" in each.reason]
+    assert dead
+    assert all(each.fate in (Fate.FAILED, Fate.REJECTED) for each in dead)
+    assert all(each.error is None for each in dead)
+    assert any(each.fate is Fate.SCORED for each in found[0].history)
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from evoloss.discovery.search import resume, search
+from test_execution_search import SETTINGS
+out, workers = Path(sys.argv[1]), int(sys.argv[2])
+if (out / "run.db").exists():
+    resume(out, workers=workers)
+else:
+    search("loadable:convolution", out=out, workers=workers, **SETTINGS)
+"""
+
+
+def test_a_killed_driver_goes_on_with_another_number_of_workers(tmp_path, sharded):
+    rng, out = random.Random(2), tmp_path / "run"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ends = []
+    for attempt in range(200):
+        command = [sys.executable, "-c", DRIVER, str(out), str(1 + attempt % 3)]
+        driver = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # Once struck a few times, it may end.
+            struck = len([end for end in ends if end < 0])
+            driver.communicate(timeout=rng.uniform(2, 6) if struck < KILLS else 300)
+        driver.kill()
+        driver.communicate()
+        ends.append(driver.returncode)
+        if driver.returncode >= 0:
+            break
+    assert ends[-1] == 0
+    with Store.open(out, write=False) as store:
+        assert store.candidates() == sharded[0]
+
+
+@pytest.mark.slow
+def test_a_resumed_run_takes_any_number_of_workers(tmp_path, sharded):
+    class Stop(Exception):
+        pass
+
+    def stop(progress):
+        if progress.stage == "training" and progress.generation == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        search("loadable:convolution", workers=2, out=tmp_path, observer=stop, **SETTINGS)
+    assert not children()
+    assert outcome(resume(tmp_path)) == sharded
+
+
+# What is refused
+
+
+def test_a_task_in_memory_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match=r"'tiny' lives in memory.*'module:function'"):
+        search(regression(), workers=2, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_workers_are_refused():
+    with pytest.raises(UserError, match="0 workers: give at least 1"):
+        search("tiny:regression", workers=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--worker-seconds", "5"], "add --workers N"),
+        (["--workers", "2", "--worker-memory", "0"], "worker memory is 0"),
+    ],
+)
+def test_limits_that_limit_nothing_are_refused(options, message):
+    result = CliRunner().invoke(app, ["search", "diabetes", *options])
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)
+
+
+@pytest.mark.slow
+def test_the_command_line_takes_workers(tmp_path, plain):
+    started = time.monotonic()
+    settings = [f"--set={name}={value}" for name, value in SETTINGS.items() if name != "seed"]
+    result = CliRunner().invoke(
+        app,
+        ["search", "diabetes", "--workers", "2", "--out", str(tmp_path / "run"), "--quiet",
+         "--eval-seeds", "1", *settings],
+    )  # fmt: skip
+    assert result.exit_code == 0, (result.output, started)
+    with Store.open(tmp_path / "run", write=False) as store:
+        assert store.settings["shard"] == workers_module.SHARD
