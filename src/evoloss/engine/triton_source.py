@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from evoloss.engine import rules
 from evoloss.engine.program import CONSTANT, FIRST_OPCODE, PREDICTION, TARGET, Programs
 from evoloss.engine.rules import Rule, Spelling
@@ -22,9 +24,18 @@ _OWN = tuple(name for name in SCALAR_FUNCTIONS if name not in _NATIVE)
 _CALL = re.compile(rf"\b({'|'.join(_NATIVE)})\(")
 
 
+_NUMBER = re.compile(r"\b\d+\.\d+(?:e-?\d+)?\b|\b\d+e-?\d+\b")
+
+
 def _text(text: str) -> str:
-    """A text of the table in Triton: the same, but for where functions are found."""
-    return _CALL.sub(r"tl.\1(", text)
+    """A text of the table in Triton: the same, but for where functions and numbers are found."""
+    return _CALL.sub(r"tl.\1(", _NUMBER.sub(_number, text))
+
+
+def _number(found: re.Match[str]) -> str:
+    """A number with all its digits: Triton may compare with one rounded to single precision."""
+    exact = float(np.float32(found[0])) == float(found[0])
+    return found[0] if exact else f"tl.full((), {found[0]}, tl.float64)"
 
 
 _BLOCKS = Spelling(_text)
