@@ -89,11 +89,13 @@ def test_a_mistake_and_a_bug_are_raised_here(cluster):
         made.run("square", items(at_3="bug"), {}, silent)
 
 
+@pytest.mark.slow
 def test_a_search_has_the_same_history(cluster):
     found = outcome(search("loadable:convolution", ray="local", **SETTINGS))
     assert found == outcome(search("loadable:convolution", shard=SHARD, **SETTINGS))
 
 
+@pytest.mark.slow
 def test_killed_processes_change_nothing(cluster):
     killed, over = [], threading.Event()
 
@@ -140,6 +142,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_when_the_node_dies_the_run_goes_on_elsewhere(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command, out = [sys.executable, "-c", DRIVER, str(tmp_path / "run")], tmp_path / "run"
