@@ -40,7 +40,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, resource.RLIM_INFINITY))
 from evoloss import cli
 from pathlib import Path
-cli.app = lambda: searched(Path({str(tmp_path / "run")!r}), generations=150)
+cli.app = lambda arguments: searched(Path({str(tmp_path / "run")!r}), generations=150)
 cli.main()
 """
     done = subprocess.run(
@@ -122,7 +122,7 @@ import sys; sys.path.insert(0, {TESTS!r})
 from pathlib import Path
 from toy_search import resumed
 from evoloss import cli
-cli.app = lambda: resumed(Path({str(run)!r}))
+cli.app = lambda arguments: resumed(Path({str(run)!r}))
 cli.main()
 """
         done = subprocess.run(
