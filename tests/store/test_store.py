@@ -31,6 +31,7 @@ from strategies import expressions
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(evoloss.__file__).parents[1])}
 POPULATION = 20
+KILLS = int(os.environ.get("EVOLOSS_KILLS", "4"))
 TASK = {"spec": "diabetes", "network": None, "seed": 0}
 SETTINGS = {"seed": 3, "population": POPULATION, "fitness_steps": None}
 
@@ -208,7 +209,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     new_run(tmp_path).close()
     moments = random.Random(1)
     saved = 0
-    for _ in range(4):
+    for _ in range(KILLS):
         process = python(
             """
 with Store.open(Path(sys.argv[1]), write=True) as store:

@@ -63,6 +63,9 @@ class Avoid(Protocol):
     def __call__(self, expr: Expr, epochs: int | None = None, rate: float = 1.0, /) -> bool: ...
 
 
+GIVEN = ("usual loss", "known loss")
+"""Operators of losses that nobody made, but that a search is given at its start."""
+
 Keep = Callable[[Mapping[str, Any]], None]
 """Takes a record, plain JSON data, to be stored with the generation that is being asked for."""
 

@@ -25,7 +25,7 @@ from evoloss.propose.gp import (
     repair,
     select,
 )
-from evoloss.propose.proposer import Individual, Proposal, Space
+from evoloss.propose.proposer import GIVEN, Individual, Proposal, Space
 
 FUNCTIONS = (
     "add", "sub", "mul", "aq", "min", "max", "neg", "abs", "square", "sqrt", "exp", "tanh",
@@ -85,6 +85,15 @@ class UnlearningZoo(UnlearningRandom):
     """
 
     all_given = True
+
+    def __init__(self, space: Space) -> None:
+        super().__init__(space)
+        self._tried = 0
+
+    def tell(self, generation: int, results: Sequence[Individual]) -> None:
+        """Known losses that have been tried are done with, in a resumed search too."""
+        self._tried += sum(each.operator in GIVEN for each in results)
+        self.given = _known(self.space)[self._tried :]
 
     def _random(self, rng: np.random.Generator) -> Proposal:
         loss = self.space.known[int(rng.integers(len(self.space.known)))]
