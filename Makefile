@@ -15,7 +15,7 @@ demo: $(VENV)/installed  ## discover a loss function for a real data set
 	$(BIN)/evoloss search diabetes
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "$(TESTS)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(TESTS)"
 
 faults: $(VENV)/installed-dev  ## the long form of the tests that kill, fill disks and cut files
 	EVOLOSS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/execution tests/store --durations=10

@@ -21,7 +21,7 @@ from dataclasses import replace
 import numpy as np
 
 from evoloss.lang.canonical import canonical_text
-from evoloss.propose.proposer import GIVEN, Individual, Member, Proposal, Space
+from evoloss.propose.proposer import Individual, Member, Proposal, Space
 
 FLOOR = 0.1
 """Share of a generation that every member has in any case, and one slot at least."""
@@ -29,6 +29,8 @@ DISCOUNT = 0.8
 """Of the evidence, from one generation to the next: it counts for about five."""
 SLOTS = 1 << 24
 """Every member has so many slots of random streams to itself, in either round of asking."""
+_GIVEN = ("usual loss", "known loss")
+"""Operators of losses that nobody made."""
 
 MakeMember = Callable[[Space], Member]
 
@@ -114,7 +116,7 @@ class Mixture:
             self._seen.add(form)
             if name not in shares:
                 continue
-            if operator in GIVEN:
+            if operator in _GIVEN:
                 shares[name] -= 1
                 continue
             tried[name] += 1
