@@ -18,6 +18,7 @@ from evoloss.discovery import workers as workers_module
 from evoloss.discovery.candidate import Fate
 from evoloss.discovery.search import resume, search
 from evoloss.errors import UserError
+from evoloss.execution import staff as staff_module
 from evoloss.store import Store
 from tiny import SEARCH, regression
 
@@ -80,13 +81,13 @@ def test_a_distribution_of_tasks_is_shared_out_too():
 
 def test_workers_killed_at_random_moments_change_nothing(monkeypatch, sharded):
     pools, killed, rng, over = [], [], random.Random(1), threading.Event()
-    made = workers_module.Pool
+    made = staff_module.Pool
 
     def noted(*arguments):
         pools.append(made(*arguments))
         return pools[-1]
 
-    monkeypatch.setattr(workers_module, "Pool", noted)
+    monkeypatch.setattr(staff_module, "Pool", noted)
 
     def kill():
         while len(killed) < KILLS and not over.wait(rng.uniform(1.0, 4.0)):
