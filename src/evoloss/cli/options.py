@@ -73,3 +73,7 @@ WORKER_SECONDS = typer.Option(
 WORKER_MEMORY = typer.Option(
     help="GiB that a worker may hold.", show_default="its share of the machine's"
 )
+GPUS_PER_SHARD = typer.Option(
+    help="GPUs that Ray sets aside for each shard, such as 0.5; without any, it works on CPUs.",
+    show_default="0", min=0,
+)  # fmt: skip
