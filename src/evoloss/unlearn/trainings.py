@@ -152,18 +152,14 @@ class Group:
         return found
 
     def under_way(self, rest: Sequence[int], standing: Sequence[Progress]) -> dict[int, Plain]:
-        """Where unfinished trainings stand, and how they do: one that cannot be measured is over.
-
-        balance: None where the data allow none.
-        """
+        """Where unfinished trainings stand, and how they do: one that cannot be measured is over."""
         found: dict[int, Plain] = {}
         for each, looked in zip(rest, self._looked_at(rest, standing, quick), strict=True):
             progress = standing[each]
             if isinstance(looked, Failed):
                 found[each] = {"step": progress.step, "reason": looked.reason}
                 continue
-            balance = looked.values.get("balance")
-            found[each] = {"state": plain_progress(progress), "balance": balance}
+            found[each] = {"state": plain_progress(progress), "values": looked.values}
         return found
 
     def _looked_at(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from evoloss.unlearn.trainings import Group, Trainings
 RUNG = 0.75
 """At this share of the longest schedule, the worse half of those still in training drops out."""
 SMALLEST_RACE = 4
+PARTS = ("forgetting", "utility_kept")
 TIMED = 3
 """Steps that are taken to see how fast trainings are."""
 
@@ -41,7 +42,8 @@ class Tried:
 
     measured: None if it broke down or was dropped, with the reason.
     score: of the objective, higher is better; for one that was raced out, how it stood then.
-    curve: (step, balance) on the way. weights: of the adapter, under `peft`'s names.
+    curve: (step, balance) on the way. at_rung: of one that was raced out, the parts of the balance
+    there. weights: of the adapter, under `peft`'s names.
     """
 
     measured: Measured | None
@@ -50,6 +52,7 @@ class Tried:
     reason: str = ""
     raced_out: bool = False
     curve: Curve = ()
+    at_rung: Mapping[str, float] = field(default_factory=dict)
     weights: dict[str, Tensor] | None = None
 
 
@@ -142,11 +145,11 @@ class Trials:
 
 def _point(answer: Mapping[str, Plain]) -> Curve:
     """How a training stands that is under way."""
-    balance = answer["balance"]
-    return () if balance is None else ((answer["state"]["step"], balance),)
+    values = answer["values"]
+    return ((answer["state"]["step"], values["balance"]),) if "balance" in values else ()
 
 
-def _raced_out(under_way: Collection[int], curves: Mapping[int, Curve]) -> dict[int, Tried]:
+def _raced_out(under_way: Mapping[int, Plain], curves: Mapping[int, Curve]) -> dict[int, Tried]:
     """The worse half of those that can be compared, if they are enough for a race."""
     points = {each: curves[each][0] for each in under_way if curves[each]}
     if len(points) < SMALLEST_RACE:
@@ -156,7 +159,8 @@ def _raced_out(under_way: Collection[int], curves: Mapping[int, Curve]) -> dict[
     for each in order[math.ceil(len(order) / 2) :]:
         step, balance = points[each]
         why = f"balance {balance:.3g} after {step} steps is in the worse half"
-        out[each] = Tried(None, balance, step, why, True, curves[each])
+        parts = {part: under_way[each]["values"][part] for part in PARTS}
+        out[each] = Tried(None, balance, step, why, True, curves[each], parts)
     return out
 
 
