@@ -68,7 +68,8 @@ RAY = typer.Option(
     show_default=False,
 )
 WORKER_SECONDS = typer.Option(
-    help="What takes a worker longer, a candidate and stage, has failed.", show_default="3600"
+    help="What takes a worker longer, a candidate and stage, has failed.",
+    show_default="3600; for unlearning 86400",
 )
 WORKER_MEMORY = typer.Option(
     help="GiB that a worker may hold.", show_default="its share of the machine's"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evoloss.errors import UserError
-from evoloss.execution.crew import Crew, Limits
+from evoloss.execution.crew import SECONDS, Crew, Limits
 from evoloss.execution.executor import Executor, Recipe, Workplace
 from evoloss.execution.in_process import InProcess
 from evoloss.execution.pool import Pool
@@ -54,24 +54,28 @@ class Staff:
 
     @contextmanager
     def at_work(
-        self, here: Callable[[], Workplace], recipe: Callable[[], Recipe], shard: int | None
-    ) -> Iterator[Executor]:
+        self, here: Callable[[], Workplace], recipe: Callable[[], Recipe], shard: int | None,
+        seconds: float = SECONDS,
+    ) -> Iterator[Executor]:  # fmt: skip
         """The executor, closed at the end. here: the workplace in this process; recipe: of others.
 
-        shard: how many items are worked on together; None for all of them.
+        shard: how many items are worked on together; None for all of them. seconds: what one may
+        take where the limits do not say it.
         """
         if not self.elsewhere:
             yield InProcess(here(), shard)
             return
-        crew = self._crew(recipe(), shard)
+        crew = self._crew(recipe(), shard, seconds)
         try:
             yield crew
         finally:
             crew.close()
 
-    def _crew(self, recipe: Recipe, shard: int | None) -> Crew:
+    def _crew(self, recipe: Recipe, shard: int | None, seconds: float) -> Crew:
+        limits = self.limits or Limits()
+        limits = replace(limits, seconds=limits.seconds or seconds)
         if self.ray is None:
-            return Pool(recipe, self.workers or 1, shard, self.limits)
+            return Pool(recipe, self.workers or 1, shard, limits)
         from evoloss.execution.ray_cluster import RayCluster
 
-        return RayCluster(recipe, self.ray, shard, self.limits, self.gpus_per_shard)
+        return RayCluster(recipe, self.ray, shard, limits, self.gpus_per_shard)

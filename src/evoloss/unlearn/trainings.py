@@ -152,7 +152,7 @@ class Group:
         return found
 
     def under_way(self, rest: Sequence[int], standing: Sequence[Progress]) -> dict[int, Plain]:
-        """Where unfinished trainings stand, and how they do: one that cannot be measured is over."""
+        """Where unfinished ones stand, and how they do; one that cannot be measured is over."""
         found: dict[int, Plain] = {}
         for each, looked in zip(rest, self._looked_at(rest, standing, quick), strict=True):
             progress = standing[each]

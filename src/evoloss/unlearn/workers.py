@@ -29,6 +29,8 @@ from evoloss.unlearn.trainings import Trainings
 
 SHARD = 2
 """Adapters that one worker takes at a time: few enough that a race of 8 keeps two workers busy."""
+_SECONDS = 86_400.0
+"""What an adapter may take for a part of its race, unless it is said: models differ in size."""
 _PATHS = ("model", "forget", "retain", "holdout", "data_dir")
 
 
@@ -49,8 +51,10 @@ def executor(
     bench: Bench, staff: Staff, phases: tuple[str, ...] = (SEARCHING,)
 ) -> AbstractContextManager[Executor]:
     """Where the work on some phases of this bench is done; closed at the end."""
-    shard = bench.settings.shard
-    return staff.at_work(lambda: Trainings(bench), lambda: _recipe(bench, staff, phases), shard)
+    return staff.at_work(
+        lambda: Trainings(bench), lambda: _recipe(bench, staff, phases), bench.settings.shard,
+        _SECONDS,
+    )  # fmt: skip
 
 
 def _recipe(bench: Bench, staff: Staff, phases: tuple[str, ...]) -> Recipe:
