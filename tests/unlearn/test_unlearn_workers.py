@@ -33,10 +33,13 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def a_cache_of_its_own(tmp_path_factory):
+def one_thread_and_a_cache_of_its_own(tmp_path_factory):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVOLOSS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

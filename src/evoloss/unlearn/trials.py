@@ -92,15 +92,10 @@ class Trials:
                 tick(part[0] + share * part[1])
 
             answers = self._trained(running, states, start, end, within)
-            under_way: dict[int, Plain] = {}
-            for each, answer in answers.items():
-                if isinstance(answer, Fault):
-                    steps = min(end, self.entries[each].steps)
-                    done[each] = Tried(None, None, steps, answer.reason)
-                elif "state" in answer:
-                    under_way[each] = answer
-                else:
-                    done[each] = self._ended(answer, curves.get(each, ()))
+            under_way = {at: each for at, each in answers.items() if _is_under_way(each)}
+            for each in running:
+                if each not in under_way:
+                    done[each] = self._ended(each, answers[each], end, curves.get(each, ()))
             curves = {each: _point(answer) for each, answer in under_way.items()}
             done |= _raced_out(under_way, curves)
             states = {n: each["state"] for n, each in under_way.items() if n not in done}
@@ -133,7 +128,10 @@ class Trials:
         ]
         return dict(zip(running, self.executor.run("train", items, common, tick), strict=True))
 
-    def _ended(self, answer: Mapping[str, Plain], curve: Curve) -> Tried:
+    def _ended(self, each: int, answer: Plain | Fault, end: int, curve: Curve) -> Tried:
+        """What became of a training that was to go on to the step `end`, or to its own end."""
+        if isinstance(answer, Fault):
+            return Tried(None, None, min(end, self.entries[each].steps), answer.reason)
         measured, step = measured_of(answer.get("measured")), answer["step"]
         if measured is None:
             return Tried(None, None, step, answer["reason"])
@@ -141,6 +139,10 @@ class Trials:
         curve = (*curve, (step, measured.values.get("balance", score)))
         weights = weights_of(answer["weights"])
         return Tried(measured, score, step, curve=curve, weights=weights)
+
+
+def _is_under_way(answer: Plain | Fault) -> bool:
+    return not isinstance(answer, Fault) and "state" in answer
 
 
 def _point(answer: Mapping[str, Plain]) -> Curve:
