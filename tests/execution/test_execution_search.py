@@ -18,6 +18,7 @@ from evoloss.discovery import workers as workers_module
 from evoloss.discovery.candidate import Fate
 from evoloss.discovery.search import resume, search
 from evoloss.errors import UserError
+from evoloss.execution import staff as staff_module
 from evoloss.store import Store
 from tiny import SEARCH, regression
 
@@ -111,9 +112,9 @@ class Killer:
 
 
 def test_workers_killed_at_random_moments_change_nothing(tmp_path, monkeypatch):
-    pools, made = [], workers_module.Pool
+    pools, made = [], staff_module.Pool
     monkeypatch.setattr(
-        workers_module, "Pool", lambda *given: pools.append(made(*given)) or pools[-1]
+        staff_module, "Pool", lambda *given: pools.append(made(*given)) or pools[-1]
     )
     killer = Killer(pools)
     thread = threading.Thread(target=killer.run)

@@ -16,6 +16,7 @@ from evoloss.cli.options import (
     DATA_DIR,
     DEFAULT_AGAINST,
     DROP_MISSING,
+    GPUS_PER_SHARD,
     JSON,
     KIND,
     MAX_CANDIDATES,
@@ -46,10 +47,10 @@ from evoloss.cli.shared import (
     given,
     new_console,
     say_ending,
+    staff,
     stoppable,
     watched,
     with_address,
-    worker_limits,
     write_json,
 )
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
@@ -135,6 +136,7 @@ def search(
     ray: Annotated[str | None, RAY] = None,
     worker_seconds: Annotated[float | None, WORKER_SECONDS] = None,
     worker_memory: Annotated[float | None, WORKER_MEMORY] = None,
+    gpus_per_shard: Annotated[float | None, GPUS_PER_SHARD] = None,
     others: Annotated[list[str] | None, SET] = None,
     eval_seeds: Annotated[int, SEEDS] = 5,
     eval_steps: Annotated[int | None, STEPS] = None,
@@ -154,7 +156,7 @@ def search(
     )  # fmt: skip
     changes |= settings.Settings.parsed(others or ())
     settings.preset(preset, **changes)  # refuses a wrong value before any data is read
-    limits = worker_limits(workers, ray, worker_seconds, worker_memory)
+    hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
     options = given(
         network=network, data_dir=data_dir, target=target, kind=kind,
         drop_missing=drop_missing or None,
@@ -171,9 +173,8 @@ def search(
 
         with watched(console, loaded.metric.name, quiet, track, directory) as observer:
             result = search_for(
-                loaded, out=directory, observer=observer, preset=preset, workers=workers,
-                ray=ray, limits=limits, **changes,
-            )  # fmt: skip
+                loaded, out=directory, observer=observer, preset=preset, **hired, **changes
+            )
         _conclude(console, loaded, result, eval_seeds, eval_steps)
 
 
@@ -192,6 +193,7 @@ def resume(
     ray: Annotated[str | None, RAY] = None,
     worker_seconds: Annotated[float | None, WORKER_SECONDS] = None,
     worker_memory: Annotated[float | None, WORKER_MEMORY] = None,
+    gpus_per_shard: Annotated[float | None, GPUS_PER_SHARD] = None,
     eval_seeds: Annotated[int, SEEDS] = 5,
     eval_steps: Annotated[int | None, STEPS] = None,
     track: Annotated[list[str] | None, TRACK] = None,
@@ -207,15 +209,11 @@ def resume(
         generations=generations, max_candidates=max_candidates, max_steps=max_steps,
         max_seconds=max_seconds, max_tokens=max_tokens, max_cost=max_cost,
     )  # fmt: skip
-    limits = worker_limits(workers, ray, worker_seconds, worker_memory)
+    hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
     with Store.open(run, write=False) as store:
         source, kind = store.task, store.about.get("kind")
     if kind == unlearn.KIND:
-        if workers is not None or ray is not None:
-            raise UserError(
-                f"run '{run}' is one of unlearning, which has no workers: leave them out"
-            )
-        unlearning.resume(run, budgets, eval_seeds, track, quiet)
+        unlearning.resume(run, budgets, eval_seeds, track, quiet, hired)
         return
     if source is None:
         raise UserError(
@@ -231,10 +229,7 @@ def resume(
         from evoloss.discovery.search import resume as resume_run
 
         with watched(console, task.metric.name, quiet, track, run) as observer:
-            result = resume_run(
-                run, task=task, observer=observer, workers=workers, ray=ray, limits=limits,
-                **budgets,
-            )  # fmt: skip
+            result = resume_run(run, task=task, observer=observer, **hired, **budgets)
         _conclude(console, task, result, eval_seeds, eval_steps)
 
 

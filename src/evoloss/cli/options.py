@@ -68,8 +68,13 @@ RAY = typer.Option(
     show_default=False,
 )
 WORKER_SECONDS = typer.Option(
-    help="What takes a worker longer, a candidate and stage, has failed.", show_default="3600"
+    help="What takes a worker longer, a candidate and stage, has failed.",
+    show_default="3600; for unlearning 86400",
 )
 WORKER_MEMORY = typer.Option(
     help="GiB that a worker may hold.", show_default="its share of the machine's"
 )
+GPUS_PER_SHARD = typer.Option(
+    help="GPUs that Ray sets aside for each shard, such as 0.5; without any, it works on CPUs.",
+    show_default="0", min=0,
+)  # fmt: skip

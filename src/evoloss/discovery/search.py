@@ -16,6 +16,7 @@ from evoloss.discovery.workbench import Workbench
 from evoloss.discovery.workers import SHARD, check_workers, executor
 from evoloss.errors import UserError
 from evoloss.execution.crew import Limits
+from evoloss.execution.staff import Staff
 from evoloss.store import Store
 from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Task, check_network
@@ -30,6 +31,7 @@ def search(
     workers: int | None = None,
     ray: str | None = None,
     limits: Limits | None = None,
+    gpus_per_shard: float = 0.0,
     **settings: Any,
 ) -> Result:
     """Discovers a loss for a task.
@@ -37,16 +39,18 @@ def search(
     task: a Task, or what `load_task` takes. out: directory of a new run; None keeps nothing.
     observer: told of the progress. workers: processes that tune and train; ray: the address of a
     Ray cluster that does, 'local' starts one on this machine; neither does it here. limits: of
-    either. preset and settings: see `Settings`, such as seed=0, population=25, generations=50.
+    either. gpus_per_shard: what Ray sets aside for each shard of losses. preset and settings: see
+    `Settings`, such as seed=0, population=25, generations=50.
     Raises: UserError for a task, setting or directory that will not do, or if no candidate
     could be scored.
     """
-    if workers is not None or ray is not None:
+    staff = Staff(workers, ray, limits, gpus_per_shard)
+    if staff.elsewhere:
         settings = {"shard": SHARD, **settings}
     chosen = _settings(preset, settings)
     if isinstance(task, str):
         task = load_task(task)
-    check_workers(task, workers, ray)
+    check_workers(task, staff)
     check_network(task)
     bench = Workbench(task, chosen)
     store = None
@@ -56,7 +60,7 @@ def search(
                  "higher_is_better": task.metric.higher_is_better,
                  "stacking": bench.stacking}  # fmt: skip
         store = Store.create(Path(out), task=task.source, settings=chosen.to_json(), about=about)
-    with executor(bench, workers, limits, ray) as chosen_executor:
+    with executor(bench, staff) as chosen_executor:
         return Run(Supervised(bench, chosen_executor), store, observer).go()
 
 
@@ -68,6 +72,7 @@ def resume(
     workers: int | None = None,
     ray: str | None = None,
     limits: Limits | None = None,
+    gpus_per_shard: float = 0.0,
     **budgets: float,
 ) -> Result:
     """Continues a run that was broken off; its history becomes what it would have been.
@@ -76,14 +81,15 @@ def resume(
     whatever they were before. budgets: larger ones, such as max_steps=10**6 or generations=100,
     with which a finished run goes on too.
     """
+    staff = Staff(workers, ray, limits, gpus_per_shard)
     store = Store.open(Path(run), write=True)
     try:
         bench = _reopened(store, task, budgets)
-        check_workers(bench.task, workers, ray)
+        check_workers(bench.task, staff)
     except BaseException:
         store.close()
         raise
-    with executor(bench, workers, limits, ray) as chosen:
+    with executor(bench, staff) as chosen:
         return Run(Supervised(bench, chosen), store, observer).go()
 
 
