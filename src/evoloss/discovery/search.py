@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from evoloss.discovery.budgets import raised
 from evoloss.discovery.loop import Run
@@ -14,6 +17,7 @@ from evoloss.discovery.settings import Settings, preset
 from evoloss.discovery.supervised import Supervised
 from evoloss.discovery.workbench import Workbench
 from evoloss.discovery.workers import SHARD, check_workers, executor
+from evoloss.engine.device import resolved
 from evoloss.errors import UserError
 from evoloss.execution.crew import Limits
 from evoloss.store import Store
@@ -44,10 +48,11 @@ def search(
     if workers is not None or ray is not None:
         settings = {"shard": SHARD, **settings}
     chosen = _settings(preset, settings)
+    chosen = replace(chosen, device=resolved(chosen.device))
     if isinstance(task, str):
         task = load_task(task)
     check_workers(task, workers, ray)
-    check_network(task)
+    check_network(task, torch.device(chosen.device))
     bench = Workbench(task, chosen)
     store = None
     if out is not None:
@@ -68,17 +73,19 @@ def resume(
     workers: int | None = None,
     ray: str | None = None,
     limits: Limits | None = None,
+    device: str | None = None,
     **budgets: float,
 ) -> Result:
     """Continues a run that was broken off; its history becomes what it would have been.
 
     task: needed only for a run whose task lived in memory. workers, ray: as of `search`, and
-    whatever they were before. budgets: larger ones, such as max_steps=10**6 or generations=100,
+    whatever they were before. device: another than the run's, where that is not to be had; what
+    follows is then rounded otherwise. budgets: larger ones, such as max_steps=10**6 or generations=100,
     with which a finished run goes on too.
     """
     store = Store.open(Path(run), write=True)
     try:
-        bench = _reopened(store, task, budgets)
+        bench = _reopened(store, task, budgets, device)
         check_workers(bench.task, workers, ray)
     except BaseException:
         store.close()
@@ -87,8 +94,10 @@ def resume(
         return Run(Supervised(bench, chosen), store, observer).go()
 
 
-def _reopened(store: Store, task: Task | None, budgets: Mapping[str, float]) -> Workbench:
-    """The workbench of a stored run, which is given larger budgets if there are any.
+def _reopened(
+    store: Store, task: Task | None, budgets: Mapping[str, float], device: str | None
+) -> Workbench:
+    """The workbench of a stored run, which is given larger budgets or another device if wanted.
 
     Raises UserError for a task that is not the run's.
     """
@@ -108,9 +117,12 @@ def _reopened(store: Store, task: Task | None, budgets: Mapping[str, float]) -> 
                 f"run {run} is for {name} '{store.about[name]}', not '{value}': "
                 "resume it with the task it was started with"
             )
-    settings = raised(Settings.from_json(store.settings), budgets)
+    before = Settings.from_json(store.settings)
+    settings = raised(before, budgets)
+    if device is not None:
+        settings = replace(replace(settings, device=device), device=resolved(device))
     bench = Workbench(task, settings, store.about["stacking"])
-    if budgets:
+    if settings != before:
         store.extend(settings.to_json())
     return bench
 

@@ -1,5 +1,6 @@
 """The settings of one search, and the two presets: `paper` (as published) and `fast`."""
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ class Settings(LoopSettings):
     final_seeds: how many initialisations the finalists are scored on.
     rescale: whether each finalist is also tried at multiples, which are other learning rates.
     tune_momentum: whether finalists are also tried at other momenta of the base training.
+    device: where they are: cpu, cuda, cuda:1 and so on, or auto for a GPU where there is one.
     stacking: how base networks are batched: auto, dense, vmap or loop.
     shard: how many losses are tuned or trained together, each shard on one torch thread; None for
         all of a generation, on as many threads as suit them. Workers want a number (see
@@ -47,6 +49,7 @@ class Settings(LoopSettings):
     final_seeds: int = 5
     rescale: bool = True
     tune_momentum: bool = False
+    device: str = "cpu"
     stacking: str = "auto"
     shard: int | None = None
 
@@ -59,6 +62,8 @@ class Settings(LoopSettings):
         self.check_budgets(asks_a_language_model=False)
         if not self.es_sigma > 0:
             raise UserError(f"es_sigma is {self.es_sigma}: give a number above 0, such as 0.05")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise UserError(f"device '{self.device}': give cpu, cuda, cuda:0 and so on, or auto")
         for name, known in (
             ("method", tuple(METHODS)),
             ("weights", WEIGHTS),

@@ -29,10 +29,15 @@ FITNESS, FINALISTS = "fitness", "finalists"
 
 
 class Trainings:
-    """The `Workplace` of a workbench."""
+    """The `Workplace` of a workbench.
 
-    def __init__(self, bench: Workbench) -> None:
+    sent: whether answers go to another process. Within one, the state of a training is a tensor on
+    the device that it goes on with.
+    """
+
+    def __init__(self, bench: Workbench, sent: bool = False) -> None:
         self.bench = bench
+        self.sent = sent
 
     def do(
         self, call: str, items: Sequence[Plain], common: Mapping[str, Plain], tick: Tick
@@ -57,11 +62,11 @@ class Trainings:
         after, errors = advanced(bench, losses, chosen, states, begin, end)
         if last:
             return [{"errors": list(each)} for each in errors]
+        rows = [_sent(each) if self.sent else (each.theta, each.velocity) for each in after]
         return [
-            {"errors": list(each), "state": [[s.theta[row].numpy(), s.velocity[row].numpy()]
-                                             for s in after]}
+            {"errors": list(each), "state": [[theta[row], velocity[row]] for theta, velocity in rows]}
             for row, each in enumerate(errors)
-        ]  # fmt: skip
+        ]
 
     @property
     def _fitness(self) -> Sequence[Trial]:
@@ -77,11 +82,16 @@ def _gathered(items: Sequence[Plain], number: int, trial: Trial, begin: int) -> 
     if begin == 0:
         return Trained.start(trial.initial, len(items))
     rows = [item["state"][number] for item in items]
-    return Trained(_stacked(rows, 0), _stacked(rows, 1), begin)
+    theta, velocity = (_stacked(rows, which).to(trial.initial.device) for which in (0, 1))
+    return Trained(theta, velocity, begin)
 
 
 def _stacked(rows: Sequence[Any], which: int) -> Tensor:
-    return torch.stack([torch.from_numpy(row[which]) for row in rows])
+    return torch.stack([torch.as_tensor(row[which]) for row in rows])
+
+
+def _sent(state: Trained) -> tuple[Plain, Plain]:
+    return state.theta.cpu().numpy(), state.velocity.cpu().numpy()
 
 
 def faulty(executor: Executor, losses: Sequence[Expr]) -> list[str | None]:

@@ -29,7 +29,7 @@ def tune(bench: Workbench, expressions: Sequence[Expr], tick: Tick) -> list[tupl
     tick: called now and then with the share that is done.
     """
     losses = LossPopulation(expressions, bench.settings.local_weights)
-    phi = losses.initial_phi()
+    phi = losses.initial_phi(bench.device)
     settings, first = bench.settings, bench.tuning[0].train
     one_step = settings.local_search == "unrolled" and settings.inner_steps == 1
     one_step = one_step and losses.form(phi) == "fused"
@@ -71,14 +71,15 @@ def _step_by_step(bench: Workbench, losses: LossPopulation, phi: Tensor, tick: T
         usual=LossPopulation([bench.usual] * len(losses), "none"),
         output=bench.task.output,
         sgd=bench.sgd,
+        device=bench.device,
     )
     adam = Adam(settings.meta_lr)
     state = adam.init(phi)
     for number, step in enumerate(bench.tuning):
         bench.stack.reseed(number)
-        rows = torch.from_numpy(step.inner_rows)
+        rows = torch.from_numpy(step.inner_rows).to(bench.device)
         batches = [(step.train.x[each], step.train.y[each]) for each in rows]
-        seen = torch.from_numpy(step.validation_rows)
+        seen = torch.from_numpy(step.validation_rows).to(bench.device)
         validation = (step.validation.x[seen], step.validation.y[seen])
         theta = bench.tuning_weights[number]
         rng = stream(settings.seed, Purpose.LOCAL_SEARCH, number)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evoloss.engine import kernels, torch_form, triton_form
+from evoloss.engine.device import CPU
 from evoloss.engine.outputs import push_forward, transform
 from evoloss.engine.program import Programs, Weights, flatten
 from evoloss.engine.threads import cores, spread
@@ -66,12 +67,12 @@ class LossPopulation:
         """The programs as Triton runs them."""
         return triton_form.kernels_of(self.programs)
 
-    def initial_phi(self) -> Tensor:
+    def initial_phi(self, device: torch.device = CPU) -> Tensor:
         """(P, N) float64: 1 on every edge, or the constants' own values; 1 in the padding.
 
         With weights `none` it holds the constant factors, and is to be passed on as it is.
         """
-        return torch.from_numpy(self.programs.phi.copy())
+        return torch.from_numpy(self.programs.phi.copy()).to(device)
 
     def gradient(
         self, raw: Tensor, target: Tensor, phi: Tensor, output: Output = "identity"

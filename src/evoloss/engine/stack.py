@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp, vjp, vmap
 
 from evoloss.engine.batch_norm import Statistics, gathered, standardising_by, without_memory
+from evoloss.engine.device import seeded
 
 Pullback = Callable[[Tensor], Tensor]
 
@@ -111,7 +112,8 @@ class _Functional:
 
     def seeded(self) -> AbstractContextManager[None]:
         """Within it, the module's random numbers start from `noise`."""
-        return _seeded(self.noise) if self.stochastic else nullcontext()
+        device = next(self.module.parameters()).device
+        return seeded(self.noise, device) if self.stochastic else nullcontext()
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -131,13 +133,6 @@ _STOCHASTIC_NAMES = ("DropPath", "StochasticDepth")
 
 def _is_stochastic(part: nn.Module) -> bool:
     return isinstance(part, _STOCHASTIC) or type(part).__name__ in _STOCHASTIC_NAMES
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 class _ModuleStack:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from evoloss.engine.device import CPU, seeded
 from evoloss.engine.fused import Table, fused
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import SGD
@@ -30,15 +31,21 @@ class InitialWeights:
     Making a module costs more than training it for a step, so what fits in 256 MiB is kept.
     """
 
-    def __init__(self, seeds: Sequence[int], network: Callable[[], nn.Module]) -> None:
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        network: Callable[[], nn.Module],
+        device: torch.device = CPU,
+    ) -> None:
         self.seeds = seeds
         self.network = network
+        self.device = device
         self._kept: dict[int, Tensor] = {}
 
     def __getitem__(self, number: int) -> Tensor:
         """(1, D) weights."""
         if number not in self._kept:
-            row = fresh_weights(self.network, self.seeds[number])
+            row = fresh_weights(self.network, self.seeds[number], self.device)
             if row.numel() * row.element_size() * (len(self._kept) + 1) > _BANK_BYTES:
                 return row
             self._kept[number] = row
@@ -47,14 +54,15 @@ class InitialWeights:
 
 def fresh_network(network: Callable[[], nn.Module], seed: int) -> nn.Module:
     """A new network of a seed; torch's global generator is left as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         return network()
 
 
-def fresh_weights(network: Callable[[], nn.Module], seed: int) -> Tensor:
-    """(1, D) weights of a new network."""
-    return parameters(fresh_network(network, seed))[None]
+def fresh_weights(
+    network: Callable[[], nn.Module], seed: int, device: torch.device = CPU
+) -> Tensor:
+    """(1, D) weights of a new network, the same on every device: they are drawn on the CPU."""
+    return parameters(fresh_network(network, seed))[None].to(device)
 
 
 def minibatches(rows: int, batch: int, steps: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -110,7 +118,7 @@ def train(
     if losses.form(theta) == "fused" and (compiled := fused(stack, theta, x, y)):
         compiled.train(theta, velocity, losses, phi, Table.of(x, y, batches), output, sgd)
         return Trained(theta, velocity, steps)
-    for step, rows in enumerate(torch.from_numpy(batches), start=state.steps):
+    for step, rows in enumerate(torch.from_numpy(batches).to(x.device), start=state.steps):
         inputs, targets = x[rows], y[rows]
         stack.reseed(step)
         raw, pullback = stack.pull(theta, inputs)
@@ -121,7 +129,7 @@ def train(
 
 def calibration(x: Tensor, batches: NDArray[np.int64]) -> list[Tensor]:
     """The first minibatches of a training on x (N, …): batch norms take their statistics there."""
-    return [x[rows] for rows in torch.from_numpy(batches[:_CALIBRATION_BATCHES])]
+    return [x[rows] for rows in torch.from_numpy(batches[:_CALIBRATION_BATCHES]).to(x.device)]
 
 
 def predict(
