@@ -240,7 +240,9 @@ def resume(
                 run, task=task, observer=observer, workers=workers, ray=ray, limits=limits,
                 device=device, **budgets,
             )  # fmt: skip
-        _conclude(console, task, result, eval_seeds, eval_steps, device or before.get("device", "cpu"))
+        _conclude(
+            console, task, result, eval_seeds, eval_steps, device or before.get("device", "cpu")
+        )
 
 
 @app.command()

@@ -64,7 +64,10 @@ class Trainings:
             return [{"errors": list(each)} for each in errors]
         rows = [_sent(each) if self.sent else (each.theta, each.velocity) for each in after]
         return [
-            {"errors": list(each), "state": [[theta[row], velocity[row]] for theta, velocity in rows]}
+            {
+                "errors": list(each),
+                "state": [[theta[row], velocity[row]] for theta, velocity in rows],
+            }
             for row, each in enumerate(errors)
         ]
 
