@@ -25,7 +25,6 @@ import evoloss
 from evoloss.engine import triton_form
 from evoloss.engine.loss_population import LossPopulation, values
 from evoloss.lang.ops import ELEMENTWISE, GUARD
-from evoloss.lang.parse import parse
 from loss_oracle import batch_loss, derivatives, element_loss, weight_count
 
 pytest.importorskip("triton", reason="triton is not installed")

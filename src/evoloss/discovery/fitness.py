@@ -67,8 +67,9 @@ def _segment(
     data, batches = trial.train, trial.batches[begin:end]
     phi = losses.initial_phi(data.x.device)
     return train(
-        state, bench.stack, losses, phi, data.x, data.y, batches, bench.task.output, bench.sgd
-    )
+        state, bench.stack, losses, phi, data.x, data.y, batches, bench.task.output, bench.sgd,
+        bench.graphs,
+    )  # fmt: skip
 
 
 def _errors(

@@ -80,8 +80,8 @@ def resume(
 
     task: needed only for a run whose task lived in memory. workers, ray: as of `search`, and
     whatever they were before. device: another than the run's, where that is not to be had; what
-    follows is then rounded otherwise. budgets: larger ones, such as max_steps=10**6 or generations=100,
-    with which a finished run goes on too.
+    follows is then rounded otherwise. budgets: larger ones, such as max_steps=10**6 or
+    generations=100, with which a finished run goes on too.
     """
     store = Store.open(Path(run), write=True)
     try:

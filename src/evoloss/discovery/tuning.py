@@ -10,11 +10,13 @@ from torch import Tensor
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
 from evoloss.discovery.randomness import Purpose, stream
 from evoloss.discovery.workbench import Workbench
+from evoloss.engine.captured import capturable
 from evoloss.engine.fused import FusedDense, Table, fused
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import Adam
 from evoloss.lang.expr import Expr
-from evoloss.local_search.inner import Inner
+from evoloss.local_search.captured import CapturedHyperGradient
+from evoloss.local_search.inner import HyperGradient, Inner
 
 Tick = Callable[[float], None]
 _STEPS_A_CALL = 25
@@ -64,7 +66,7 @@ def _compiled(
 def _step_by_step(bench: Workbench, losses: LossPopulation, phi: Tensor, tick: Tick) -> Tensor:
     """The tuned φ, by the settings' local search over the whole stack."""
     settings = bench.settings
-    hypergradient = LOCAL_SEARCHES[settings.local_search].make(settings)
+    hypergradient: HyperGradient = LOCAL_SEARCHES[settings.local_search].make(settings)
     inner = Inner(
         stack=bench.stack,
         losses=losses,
@@ -75,6 +77,9 @@ def _step_by_step(bench: Workbench, losses: LossPopulation, phi: Tensor, tick: T
     )
     adam = Adam(settings.meta_lr)
     state = adam.init(phi)
+    one_step = settings.local_search == "unrolled" and settings.inner_steps == 1
+    if bench.graphs and one_step and capturable(bench.stack, losses, phi):
+        hypergradient = CapturedHyperGradient(bench.graphs, inner, phi)
     for number, step in enumerate(bench.tuning):
         bench.stack.reseed(number)
         rows = torch.from_numpy(step.inner_rows).to(bench.device)

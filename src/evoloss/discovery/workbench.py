@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from evoloss.discovery.randomness import Purpose, stream, torch_seed
 from evoloss.discovery.settings import Settings
+from evoloss.engine.captured import Graphs
 from evoloss.engine.device import resolved
 from evoloss.engine.fused import Table
 from evoloss.engine.optimisers import SGD
@@ -67,6 +68,7 @@ class Workbench:
         self.settings = settings
         self.device = torch.device(resolved(settings.device))
         self.episodes = placed(task.episodes, self.device)
+        self.graphs = Graphs() if self.device.type == "cuda" else None
         # Seeded for what is not trained: frozen layers and buffers may be random as well.
         seed = torch_seed(settings.seed, Purpose.INITIAL_WEIGHTS)
         module = fresh_network(task.network, seed).to(self.device)

@@ -75,6 +75,8 @@ def dense_layers(module: nn.Module) -> list[Layer] | None:
 class DenseStack:
     """`Stack` for `dense_layers`; see there for which modules."""
 
+    repeatable = True
+
     def __init__(self, module: nn.Module, layers: list[Layer]) -> None:
         self.layout = Layout(module)
         self.layers = layers

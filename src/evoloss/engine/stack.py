@@ -28,6 +28,11 @@ Pullback = Callable[[Tensor], Tensor]
 class Stack(Protocol):
     """What every way of stacking offers. D: parameters of one network."""
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether passes draw no random numbers."""
+        ...
+
     def forward(self, theta: Tensor, x: Tensor) -> Tensor:
         """(P, B, C) raw outputs of θ (P, D) for x (B, …); differentiable by autograd."""
         ...
@@ -140,6 +145,10 @@ class _ModuleStack:
 
     def __init__(self, module: nn.Module) -> None:
         self.function = _Functional(module)
+
+    @property
+    def repeatable(self) -> bool:
+        return not self.function.stochastic
 
     def reseed(self, noise: int) -> None:
         self.function.noise = noise

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from evoloss.engine.batch_norm import Statistics
 from evoloss.engine.compiled import cache_directory
-from evoloss.engine.device import described, finish
 from evoloss.engine.dense import DenseStack, dense_layers
+from evoloss.engine.device import described, finish
 from evoloss.engine.stack import LoopStack, Pullback, Stack, VmapStack, parameters
 from evoloss.errors import UserError
 
@@ -40,6 +40,10 @@ class MixedStack:
     train: Stack
     pull_shared: Stack
     push_shared: Stack
+
+    @property
+    def repeatable(self) -> bool:
+        return self.train.repeatable
 
     def forward(self, theta: Tensor, x: Tensor) -> Tensor:
         return self.train.forward(theta, x)

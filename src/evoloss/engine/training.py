@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from evoloss.engine.captured import Graphs, Tensors, WalkedLosses, capturable, tensors_of
 from evoloss.engine.device import CPU, seeded
 from evoloss.engine.fused import Table, fused
 from evoloss.engine.loss_population import LossPopulation
@@ -108,23 +109,55 @@ def train(
     batches: NDArray[np.int64],
     output: Output,
     sgd: SGD,
+    graphs: Graphs | None = None,
 ) -> Trained:
     """The state after one step of SGD for each row of batches.
 
-    x: (N, …), y: (N, C) the training split; batches: (steps, B) row numbers into it.
+    x: (N, …), y: (N, C) the training split; batches: (steps, B) row numbers into it. graphs: where
+    steps that can be recorded are kept.
     """
     theta, velocity = state.theta.clone(), state.velocity.clone()
     steps = state.steps + len(batches)
     if losses.form(theta) == "fused" and (compiled := fused(stack, theta, x, y)):
         compiled.train(theta, velocity, losses, phi, Table.of(x, y, batches), output, sgd)
         return Trained(theta, velocity, steps)
-    for step, rows in enumerate(torch.from_numpy(batches).to(x.device), start=state.steps):
+    placed = torch.from_numpy(batches).to(x.device)
+    if graphs is not None and len(batches) and capturable(stack, losses, theta):
+        data = ((x[rows], y[rows]) for rows in placed)
+        learned = tensors_of(losses, phi)
+        return Trained(
+            *_replayed(graphs, stack, learned, (theta, velocity), data, output, sgd), steps
+        )
+    for step, rows in enumerate(placed, start=state.steps):
         inputs, targets = x[rows], y[rows]
         stack.reseed(step)
         raw, pullback = stack.pull(theta, inputs)
         slope = losses.gradient(raw, targets, phi, output)
         sgd.update_(theta, pullback(slope), velocity)
     return Trained(theta, velocity, steps)
+
+
+def _replayed(
+    graphs: Graphs, stack: Stack, learned: Tensors, state: Tensors, data: Iterable[Tensors],
+    output: Output, sgd: SGD,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """θ and the velocity after a recorded step on each minibatch."""
+
+    def step(batch: Tensors, staying: Tensors) -> tuple[Tensor, ...]:
+        theta, velocity, *rest = staying
+        losses = WalkedLosses.of(rest)
+        raw, pullback = stack.pull(theta, batch[0])
+        slope = losses.gradient(raw, batch[1], losses.phi, output)
+        sgd.update_(theta, pullback(slope), velocity)
+        return theta, velocity
+
+    captured = None
+    for batch in data:
+        captured = captured or graphs.begun(("train", output, sgd), step, batch, (*state, *learned))
+        captured(batch)
+    assert captured is not None  # there is at least one minibatch
+    theta, velocity = captured.results
+    return theta.clone(), velocity.clone()
 
 
 def calibration(x: Tensor, batches: NDArray[np.int64]) -> list[Tensor]:

@@ -27,7 +27,7 @@ from evoloss.lang.types import Output
 
 BLOCK = 256
 WARPS = 8
-"""One element a thread: the kernels have many branches, and with more they would take long to compile."""
+"""One element a thread: with more, the many branches would take long to compile."""
 _ARITIES = np.array([0] * FIRST_OPCODE + [row.arity for row in ELEMENTWISE])
 
 

@@ -160,7 +160,7 @@ def backward({arguments}, A, L, G, S, BLOCK: tl.constexpr):
 
 @triton.jit
 def curvature({arguments}, A, W, Z, D, B, G, S, BLOCK: tl.constexpr):
-    """The Hessian times (W, Z): G in the prediction, S each block's sums for the weights."""{forward}
+    """The Hessian times (W, Z): G in the prediction, S each block's sums for weights."""{forward}
     along = Z + p * N
     sums = S + part * N{tangent}{backward_tangent}'''
 

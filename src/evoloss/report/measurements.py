@@ -193,7 +193,8 @@ class Measurements:
         for rows, population, sgd in self._stacks:
             found = train(
                 state.select(rows), self.bench.stack, population,
-                population.initial_phi(data.x.device), data.x, data.y, batches, self.bench.task.output,
+                population.initial_phi(data.x.device), data.x, data.y, batches,
+                self.bench.task.output,
                 replace(sgd, lr=factor * sgd.lr),
             )  # fmt: skip
             theta[rows], velocity[rows] = found.theta, found.velocity
