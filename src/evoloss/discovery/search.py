@@ -53,8 +53,8 @@ def search(
         task = load_task(task)
     check_workers(task, workers, ray)
     check_network(task, torch.device(chosen.device))
-    bench = Workbench(task, chosen)
-    store = None
+    bench = _bench(task, chosen)
+    chosen, store = bench.settings, None
     if out is not None:
         about = {"task": task.name, "network": task.network_name, "metric": task.metric.name,
                  "output": task.output, "usual_loss": task.usual_loss,
@@ -125,6 +125,15 @@ def _reopened(
     if settings != before:
         store.extend(settings.to_json())
     return bench
+
+
+def _bench(task: Task, settings: Settings) -> Workbench:
+    """The workbench of a new run, in shards that fit into the memory of its device."""
+    bench = Workbench(task, settings)
+    together = bench.fitting
+    if together >= (settings.shard or settings.population):
+        return bench
+    return Workbench(task, replace(settings, shard=together))
 
 
 def _settings(name: str, changes: Mapping[str, Any]) -> Settings:

@@ -29,6 +29,8 @@ class Settings(LoopSettings):
     rescale: whether each finalist is also tried at multiples, which are other learning rates.
     tune_momentum: whether finalists are also tried at other momenta of the base training.
     device: where they are: cpu, cuda, cuda:1 and so on, or auto for a GPU where there is one.
+    memory: GiB of it that networks may take, which limits how many are trained together; None
+        takes 80 % of what is free on a GPU, and sets no limit on the CPU.
     stacking: how base networks are batched: auto, dense, vmap or loop.
     shard: how many losses are tuned or trained together, each shard on one torch thread; None for
         all of a generation, on as many threads as suit them. Workers want a number (see
@@ -50,6 +52,7 @@ class Settings(LoopSettings):
     rescale: bool = True
     tune_momentum: bool = False
     device: str = "cpu"
+    memory: float | None = None
     stacking: str = "auto"
     shard: int | None = None
 
@@ -60,6 +63,8 @@ class Settings(LoopSettings):
             shard=1,
         )  # fmt: skip
         self.check_budgets(asks_a_language_model=False)
+        if self.memory is not None and not self.memory > 0:
+            raise UserError(f"memory is {self.memory:g} GiB: give a number above 0")
         if not self.es_sigma > 0:
             raise UserError(f"es_sigma is {self.es_sigma}: give a number above 0, such as 0.05")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):

@@ -23,6 +23,7 @@ from evoloss.discovery.settings import Settings
 from evoloss.engine.captured import Graphs
 from evoloss.engine.device import resolved
 from evoloss.engine.fused import Table
+from evoloss.engine.memory import budget, bytes_per_copy, fitting
 from evoloss.engine.optimisers import SGD
 from evoloss.engine.stack import Stack
 from evoloss.engine.stacking import choose, make_stack
@@ -86,6 +87,22 @@ class Workbench:
         if given is not None or not isinstance(episodes, Splits):
             return given or 1
         return min(MOST_SPLITS, math.ceil(ENOUGH_ROWS / max(1, len(episodes.validation))))
+
+    @property
+    def fitting(self) -> int:
+        """How many losses of a generation the memory of the device does for at a time.
+
+        Raises: UserError if it does not do for one.
+        """
+        most = budget(self.device, self.settings.memory)
+        if most is None:
+            return self.settings.population
+        trials = self.fitness_seeds * self.task.episodes_per_fitness
+        x = self.episodes.search(0).train.x[: self.task.training.batch]
+        module = fresh_network(self.task.network, 0).to(self.device)
+        unroll = 1 if self.settings.local_search == "none" else self.settings.inner_steps
+        a_copy = bytes_per_copy(module, x, trials, unroll)
+        return fitting(most, a_copy, self.settings.population)
 
     @property
     def fitness_steps(self) -> int:

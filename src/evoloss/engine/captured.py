@@ -112,6 +112,10 @@ class Graphs:
         self.recorder = recorder
         self._kept: OrderedDict[Hashable, Captured] = OrderedDict()
 
+    def clear(self) -> None:
+        """Drops all, with their memory."""
+        self._kept.clear()
+
     def begun(
         self, what: Hashable, function: Function, changing: Tensors, staying: Tensors
     ) -> Captured:
