@@ -11,6 +11,7 @@ import torch
 
 from evoloss.discovery.budgets import raised
 from evoloss.discovery.loop import Run
+from evoloss.discovery.precision import check_precision
 from evoloss.discovery.progress import Observer
 from evoloss.discovery.result import Result
 from evoloss.discovery.settings import Settings, preset
@@ -54,7 +55,9 @@ def search(
     check_workers(task, workers, ray)
     check_network(task, torch.device(chosen.device))
     bench = _bench(task, chosen)
-    chosen, store = bench.settings, None
+    check_precision(bench)
+    chosen = bench.settings
+    store = None
     if out is not None:
         about = {"task": task.name, "network": task.network_name, "metric": task.metric.name,
                  "output": task.output, "usual_loss": task.usual_loss,

@@ -31,6 +31,7 @@ class Settings(LoopSettings):
     device: where they are: cpu, cuda, cuda:1 and so on, or auto for a GPU where there is one.
     memory: GiB of it that networks may take, which limits how many are trained together; None
         takes 80 % of what is free on a GPU, and sets no limit on the CPU.
+    precision: of the base networks' matrix products, float32 or bf16; see docs/scaling.md.
     stacking: how base networks are batched: auto, dense, vmap or loop.
     shard: how many losses are tuned or trained together, each shard on one torch thread; None for
         all of a generation, on as many threads as suit them. Workers want a number (see
@@ -53,6 +54,7 @@ class Settings(LoopSettings):
     tune_momentum: bool = False
     device: str = "cpu"
     memory: float | None = None
+    precision: str = "float32"
     stacking: str = "auto"
     shard: int | None = None
 
@@ -75,6 +77,7 @@ class Settings(LoopSettings):
             ("local_search", (*LOCAL_SEARCHES, "none")),
             ("implicit_solver", SOLVERS),
             ("stacking", STACKINGS),
+            ("precision", PRECISIONS),
             ("preset", tuple(PRESETS)),
         ):
             if getattr(self, name) not in known:
@@ -119,6 +122,7 @@ METHODS: dict[str, dict[str, Any]] = {
 """Every method, and what it changes of the defaults; its proposer is in `methods`."""
 WEIGHTS = ("edges", "constants")
 SOLVERS = ("cg", "neumann")
+PRECISIONS = ("float32", "bf16")
 STACKINGS = ("auto", "dense", "vmap", "loop")
 
 PRESETS: dict[str, dict[str, Any]] = {

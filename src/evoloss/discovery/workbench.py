@@ -25,6 +25,7 @@ from evoloss.engine.device import resolved
 from evoloss.engine.fused import Table
 from evoloss.engine.memory import budget, bytes_per_copy, fitting
 from evoloss.engine.optimisers import SGD
+from evoloss.engine.precision import HalfPrecision
 from evoloss.engine.stack import Stack
 from evoloss.engine.stacking import choose, make_stack
 from evoloss.engine.training import InitialWeights, fresh_network, fresh_weights, minibatches
@@ -75,7 +76,8 @@ class Workbench:
         module = fresh_network(task.network, seed).to(self.device)
         x = self.episodes.search(0).train.x[: task.training.batch]
         self.stacking = stacking or _chosen(module, settings, x)
-        self.stack: Stack = make_stack(module, self.stacking)
+        stack: Stack = make_stack(module, self.stacking)
+        self.stack = HalfPrecision(stack) if settings.precision == "bf16" else stack
         training = task.training
         self.sgd = SGD(training.lr, training.momentum, training.nesterov, training.weight_decay)
         self.usual: Expr = parse(task.usual_loss)

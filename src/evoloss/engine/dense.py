@@ -112,7 +112,7 @@ class DenseStack:
             change = self._affine(directions, layer, hidden[index])
             if moved is not None:
                 weight = named[layer.weight].mT.expand(len(moved), -1, -1)
-                change = change.baddbmm_(moved, weight)
+                change = change.baddbmm_(moved, weight.to(change.dtype))
             moved = layer.activation.scale(change, hidden[index + 1].expand_as(change))
         assert moved is not None  # there is at least one layer
         return moved
