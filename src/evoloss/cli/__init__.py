@@ -15,6 +15,7 @@ from evoloss.cli.options import (
     AGAINST,
     DATA_DIR,
     DEFAULT_AGAINST,
+    DEVICE,
     DROP_MISSING,
     GPUS_PER_SHARD,
     JSON,
@@ -132,6 +133,7 @@ def search(
         typer.Option(help="How networks are batched: auto, dense, vmap or loop.",
                      show_default="auto"),
     ] = None,
+    device: Annotated[str | None, DEVICE] = None,
     workers: Annotated[int | None, WORKERS] = None,
     ray: Annotated[str | None, RAY] = None,
     worker_seconds: Annotated[float | None, WORKER_SECONDS] = None,
@@ -152,10 +154,11 @@ def search(
     changes = budgets | given(
         population=population, generations=generations, local_search=local_search,
         local_steps=local_steps, unroll=unroll, fitness_steps=fitness_steps,
-        fitness_seeds=fitness_seeds, racing=racing, stacking=stacking, method=method, seed=seed,
+        fitness_seeds=fitness_seeds, racing=racing, stacking=stacking, device=device,
+        method=method, seed=seed,
     )  # fmt: skip
     changes |= settings.Settings.parsed(others or ())
-    settings.preset(preset, **changes)  # refuses a wrong value before any data is read
+    wanted = settings.preset(preset, **changes)  # refuses a wrong value before any data is read
     hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
     options = given(
         network=network, data_dir=data_dir, target=target, kind=kind,
@@ -175,7 +178,7 @@ def search(
             result = search_for(
                 loaded, out=directory, observer=observer, preset=preset, **hired, **changes
             )
-        _conclude(console, loaded, result, eval_seeds, eval_steps)
+        _conclude(console, loaded, result, eval_seeds, eval_steps, wanted.device)
 
 
 @app.command()
@@ -189,6 +192,7 @@ def resume(
     max_seconds: Annotated[float | None, MAX_SECONDS] = None,
     max_tokens: Annotated[int | None, MAX_TOKENS] = None,
     max_cost: Annotated[float | None, MAX_COST] = None,
+    device: Annotated[str | None, DEVICE] = None,
     workers: Annotated[int | None, WORKERS] = None,
     ray: Annotated[str | None, RAY] = None,
     worker_seconds: Annotated[float | None, WORKER_SECONDS] = None,
@@ -211,8 +215,13 @@ def resume(
     )  # fmt: skip
     hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
     with Store.open(run, write=False) as store:
-        source, kind = store.task, store.about.get("kind")
+        source, kind, before = store.task, store.about.get("kind"), store.settings
     if kind == unlearn.KIND:
+        if device is not None:
+            raise UserError(
+                f"run '{run}' is one of unlearning, which chooses its device itself: "
+                "leave --device out"
+            )
         unlearning.resume(run, budgets, eval_seeds, track, quiet, hired)
         return
     if source is None:
@@ -229,8 +238,12 @@ def resume(
         from evoloss.discovery.search import resume as resume_run
 
         with watched(console, task.metric.name, quiet, track, run) as observer:
-            result = resume_run(run, task=task, observer=observer, **hired, **budgets)
-        _conclude(console, task, result, eval_seeds, eval_steps)
+            result = resume_run(
+                run, task=task, observer=observer, device=device, **hired, **budgets
+            )
+        _conclude(
+            console, task, result, eval_seeds, eval_steps, device or before.get("device", "cpu")
+        )
 
 
 @app.command()
@@ -249,6 +262,7 @@ def evaluate(
     drop_missing: Annotated[bool, DROP_MISSING] = False,
     against: Annotated[str, AGAINST] = DEFAULT_AGAINST,
     tune: Annotated[int | None, TUNE] = None,
+    device: Annotated[str | None, DEVICE] = None,
 ) -> None:
     """Compare a loss with the task's usual one on test data.
 
@@ -275,7 +289,7 @@ def evaluate(
     loaded = load_task(**options)
     console = new_console()
     _introduce(console, loaded, chosen.run)
-    _compare(console, loaded, chosen, seeds, steps)
+    _compare(console, loaded, chosen, seeds, steps, device or "cpu")
 
 
 @app.command()
@@ -358,7 +372,9 @@ def _introduce(console: Console, task: Task, directory: Path | None) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _conclude(console: Console, task: Task, result: Result, seeds: int, steps: int | None) -> None:
+def _conclude(
+    console: Console, task: Task, result: Result, seeds: int, steps: int | None, device: str
+) -> None:
     """The report at the end of a search."""
     from evoloss import runs, tables
 
@@ -366,7 +382,7 @@ def _conclude(console: Console, task: Task, result: Result, seeds: int, steps: i
     console.print(tables.found_loss(result.best, measure))
     console.print(tables.front(result.front, measure))
     found = runs.Subject("found", result.best.expression, result.run)
-    _compare(console, task, found, seeds, steps)
+    _compare(console, task, found, seeds, steps, device)
     console.print(tables.budget(result.budget))
     if result.run is not None:
         run = shlex.quote(str(result.run))
@@ -375,7 +391,9 @@ def _conclude(console: Console, task: Task, result: Result, seeds: int, steps: i
     say_ending(console, result)
 
 
-def _compare(console: Console, task: Task, subject: Subject, seeds: int, steps: int | None) -> None:
+def _compare(
+    console: Console, task: Task, subject: Subject, seeds: int, steps: int | None, device: str
+) -> None:
     """Evaluates on test data against the usual loss, prints it, and keeps it with the run."""
     from evoloss import runs, tables
     from evoloss.discovery.evaluate import evaluate as evaluate_losses
@@ -386,7 +404,7 @@ def _compare(console: Console, task: Task, subject: Subject, seeds: int, steps: 
     # Opened first: a run that cannot be written to is told before the work, not after it.
     with nullcontext() if subject.run is None else Store.open(subject.run, write=True) as store:
         with console.status("training on test episodes"):
-            evaluation = evaluate_losses(task, losses, seeds=seeds, steps=steps)
+            evaluation = evaluate_losses(task, losses, seeds=seeds, steps=steps, device=device)
         record = runs.evaluation_record(evaluation)
         console.print(tables.comparison(record))
         if store is not None:

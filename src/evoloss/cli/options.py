@@ -57,6 +57,9 @@ SET = typer.Option(
     help="Any other setting, such as implicit_terms=20; may be repeated.",
     show_default=False,
 )
+DEVICE = typer.Option(
+    help="Where networks are trained: cpu, cuda, cuda:1 …, or auto.", show_default="cpu"
+)
 WORKERS = typer.Option(
     help="Processes that tune and train; the history is the same for any number of them.",
     show_default="none: all in this one",

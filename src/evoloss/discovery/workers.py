@@ -63,7 +63,7 @@ def trainings(
         nothing = Data(train.x[:0], train.y[:0])
         splits = replace(task.episodes, train=train, validation=validation, held_out_test=nothing)
         task = replace(task, episodes=splits)
-    return Trainings(Workbench(task, Settings.from_json(settings), stacking))
+    return Trainings(Workbench(task, Settings.from_json(settings), stacking), sent=True)
 
 
 def _data(task: Task) -> dict[str, np.ndarray[Any, Any]]:

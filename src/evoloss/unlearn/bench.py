@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 
 from evoloss.discovery.randomness import Purpose, stream, torch_seed
+from evoloss.engine.memory import in_parts
 from evoloss.errors import UserError
 from evoloss.unlearn.data.divide import Divided, divide, divide_set
 from evoloss.unlearn.data.example import DataSet, Example, UnlearningData
@@ -129,23 +130,20 @@ class Bench:
 
         Raises: UserError where it does not do for one alone.
         """
-        found: list[T] = []
-        while len(found) < len(chosen):
-            part = chosen[len(found) : len(found) + self.sharing.together]
-            try:
-                found += work(part)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                if len(part) == 1:
-                    raise UserError(
-                        "out of memory with a single adapter: give a smaller --batch "
-                        f"(now {self.settings.batch}) or --context"
-                    ) from error
-                fewer = max(1, len(part) // 2)
-                self.sharing = replace(self.sharing, together=fewer)
-                self.say(f"out of memory: {fewer} adapters at a time from here on")
-        return found
+
+        def fewer(count: int) -> None:
+            self.sharing = replace(self.sharing, together=count)
+            self.say(f"out of memory: {count} adapters at a time from here on")
+
+        try:
+            return in_parts(chosen, self.sharing.together, work, out_of_memory, fewer)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise UserError(
+                "out of memory with a single adapter: give a smaller --batch "
+                f"(now {self.settings.batch}) or --context"
+            ) from error
 
     def start_of(self, number: int) -> Progress:
         """The new adapter of a number."""
