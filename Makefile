@@ -14,7 +14,7 @@ demo: $(VENV)/installed  ## discover a loss function for a real data set
 	$(BIN)/evoloss search diabetes
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "$(TESTS)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(TESTS)"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

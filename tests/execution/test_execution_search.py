@@ -32,13 +32,14 @@ def outcome(result):
     return result.history, worth
 
 
-def children():
-    """The processes whose parent is this one, and what runs in them."""
+def workers_left():
+    """The worker processes of this one that still run (other tests leave helpers of Python's)."""
     found = set()
     for each in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             fields = (each / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[1]) == os.getpid() and fields[0] != "Z":
+            ours = int(fields[1]) == os.getpid() and fields[0] != "Z"
+            if ours and b"evoloss.execution.worker" in (each / "cmdline").read_bytes():
                 found.add(int(each.name))
     return found
 
@@ -61,7 +62,7 @@ def sharded():
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_multilayer_perceptrons_have_the_history_of_a_search_without_workers(workers, plain):
     assert outcome(search("tiny:regression", workers=workers, **SETTINGS)) == plain
-    assert not children()
+    assert not workers_left()
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
@@ -108,7 +109,7 @@ def test_workers_killed_at_random_moments_change_nothing(monkeypatch, sharded):
     assert len(killed) >= min(KILLS, 2)
     shard = workers_module.SHARD
     assert found == outcome(search("loadable:convolution", shard=shard, **settings))
-    assert not children()
+    assert not workers_left()
 
 
 @pytest.mark.slow
@@ -168,7 +169,7 @@ def test_a_resumed_run_takes_any_number_of_workers(tmp_path, sharded):
 
     with pytest.raises(Stop):
         search("loadable:convolution", workers=2, out=tmp_path, observer=stop, **SETTINGS)
-    assert not children()
+    assert not workers_left()
     assert outcome(resume(tmp_path)) == sharded
 
 

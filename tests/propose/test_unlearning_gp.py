@@ -12,7 +12,6 @@ from llm_server import Scripted, Server, answer
 from evoloss.lang import zoo
 from evoloss.lang.canonical import canonical_text
 from evoloss.lang.expr import Const, check, height, inputs_of, walk
-from evoloss.lang.parse import parse
 from evoloss.lang.screening import fault
 from evoloss.lang.text import to_text
 from evoloss.lang.types import UNLEARNING, UNLEARNING_FORGET, UNLEARNING_TOKENS
@@ -20,13 +19,13 @@ from evoloss.propose.llm import Endpoint, LLMProposer
 from evoloss.propose.mixture import Mixture
 from evoloss.propose.proposer import Individual, Space
 from evoloss.propose.unlearning import (
-    RATES,
+    LARGER_RATE,
     UnlearningEvolution,
     UnlearningRandom,
     UnlearningZoo,
-    jittered,
     random_loss,
 )
+from evoloss.propose.variation import RATES
 
 KNOWN = {name: zoo.loss(name) for name in zoo.names("unlearning")}
 FORGET_ONLY = {
@@ -140,40 +139,6 @@ def test_random_search_learns_nothing():
     assert {each.operator for each in other.ask(1)} == {"initial"}
 
 
-# Constants
-
-
-CONSTANTS = st.floats(-1e3, 1e3).filter(lambda c: abs(c) > 1e-3)
-
-
-@given(CONSTANTS, CONSTANTS, st.integers(0, 2**32))
-def test_one_constant_moves_by_a_factor_and_keeps_its_sign(one, other, seed):
-    loss = parse(f"{one!r}*mean(log_probs_forget) + {other!r}*mean(log_probs_retain)", UNLEARNING)
-    child = jittered(loss, np.random.default_rng(seed))
-    before, after = ([n.value for n in walk(e) if isinstance(n, Const)] for e in (loss, child))
-    changed = [(b, a) for b, a in zip(before, after, strict=True) if a != b]
-    assert len(changed) <= 1
-    for b, a in changed:
-        assert math.exp(-6 * 0.7) < a / b < math.exp(6 * 0.7)
-    assert [type(n) for n in walk(child)] == [type(n) for n in walk(loss)]
-
-
-def test_the_factor_is_log_normal():
-    loss = parse("2*mean(log_probs_forget)", UNLEARNING)
-    factors = []
-    for seed in range(400):
-        child = jittered(loss, np.random.default_rng(seed))
-        [value] = [n.value for n in walk(child) if isinstance(n, Const)]
-        factors.append(math.log(value / 2))
-    assert np.mean(factors) == pytest.approx(0.0, abs=0.12)
-    assert np.std(factors) == pytest.approx(0.7, abs=0.08)
-
-
-def test_without_constants_nothing_moves():
-    loss = parse("mean(log_probs_forget)", UNLEARNING)
-    assert jittered(loss, np.random.default_rng(0)) == loss
-
-
 # Children
 
 
@@ -194,34 +159,45 @@ def test_children_are_made_in_every_way():
     for each in children(parents):
         by_way.setdefault(each.operator, []).append(each)
         valid(each)
-    assert by_way.keys() == {"crossover", "mutation", "constants", "training"}
+    assert by_way.keys() == {"crossover", "mutation", "varied"}
     expressions = [each.expression for each in parents]
-    for each in by_way["training"]:
-        parent = parents[each.parents[0]]
-        assert each.expression == parent.expression
-        assert (each.epochs, each.rate) != (parent.epochs, parent.rate)
-    for each in by_way["constants"]:
-        parent = parents[each.parents[0]]
-        assert len(list(walk(each.expression))) == len(list(walk(parent.expression)))
-    assert all(len(each.parents) == 2 for each in by_way["crossover"])
+    structures = [without_constants(each) for each in expressions]
+    assert {without_constants(each.expression) for each in by_way["varied"]} == set(structures)
+    assert len(by_way["varied"]) > 100
     assert all(len(set(each.parents)) == 2 for each in by_way["crossover"])
     for way in ("crossover", "mutation"):
         new = [each for each in by_way[way] if each.expression not in expressions]
         assert len(new) > len(by_way[way]) / 2
+        for each in by_way[way]:
+            assert each.rate == parents[each.parents[0]].rate
     assert all(each.parents[0] in (0, 1) for each in by_way["mutation"])
 
 
-@pytest.mark.parametrize("epochs", [1, 3, MOST])
-@pytest.mark.parametrize("rate", [min(RATES), 1.0, max(RATES)])
-def test_epochs_and_rates_take_a_step_or_two_within_their_bounds(epochs, rate):
-    found = children([person("npo", epochs, rate)])
-    for each in found:
-        valid(each)
-        assert abs(each.epochs - epochs) <= 2
-        assert abs(math.log2(each.rate / rate)) <= 1.0 + 1e-9
-        assert each.epochs == epochs or each.rate == rate
-    assert {each.rate for each in found} > {rate}
-    assert len({each.epochs for each in found}) > 1
+def test_the_best_structure_is_varied_most():
+    found = children([person("npo"), person("grad-diff"), person("sim-npo")], 600)
+    first = [each.parents[0] for each in found if each.operator == "varied"]
+    shares = [first.count(n) / len(first) for n in range(3)]
+    assert shares == pytest.approx([0.5, 0.25, 0.25], abs=0.08)
+
+
+@pytest.mark.parametrize("where", ["metrics", "at_rung"])
+def test_a_known_loss_that_forgot_too_little_is_tried_at_a_larger_rate_once(where):
+    proposer = UnlearningEvolution(space())
+
+    def fared(each):
+        forgot = 0.1 if each.expression == KNOWN["sim-npo"] else 0.9
+        return replace(each, details={where: {"forgetting": forgot, "utility_kept": 0.5}})
+
+    first = told(proposer.ask(0), [0.1 * n for n in range(8)])
+    proposer.tell(0, [fared(each) for each in first])
+    again = [each for each in proposer.ask(1) if each.expression == KNOWN["sim-npo"]]
+    assert [each.rate for each in again][:1] == [LARGER_RATE]
+    before = next(each for each in first if each.expression == KNOWN["sim-npo"])
+    assert again[0].parents == (before.id,)
+    proposer.tell(1, [fared(each) for each in told(again[:1], [0.9], first=8)])
+    assert not any(
+        each.expression == KNOWN["sim-npo"] and each.rate == LARGER_RATE for each in proposer.ask(2)
+    )
 
 
 @pytest.mark.parametrize("name", ["kl-retain", "wga", "sat-imp", "ce-u"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -54,7 +55,11 @@ def compare(
     final_seeds: Annotated[
         int | None, typer.Option(help="Trainings that they are scored on.", show_default="5")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Searches that run at once.", min=1)] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Searches that run at once.", min=1,
+                     show_default="one a processor, 1 for a budget of seconds"),
+    ] = None,
     network: Annotated[str | None, NETWORK] = None,
     data_dir: Annotated[Path | None, DATA_DIR] = None,
     out: Annotated[Path, typer.Option(help="Where the runs and tables are kept.")] = Path(
@@ -64,9 +69,11 @@ def compare(
     """Compare methods on tasks at one budget; what is done already is not done again."""
     from evoloss.compare.plan import Plan, parse_budget
 
-    specs = names(task)
+    specs, each = names(task), parse_budget(budget)
+    if jobs is None:
+        jobs = 1 if each.kind == "seconds" else os.cpu_count() or 1
     plan = Plan(
-        specs, names(methods), seeds, parse_budget(budget), out, preset, _factors(factors),
+        specs, names(methods), seeds, each, out, preset, _factors(factors),
         trainings,
         given(population=population, local_steps=local_steps, fitness_steps=fitness_steps,
               finalists=finalists, final_seeds=final_seeds),

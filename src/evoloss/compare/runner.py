@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from evoloss.compare.plan import Cell, Plan
 from evoloss.discovery.evaluate import Evaluation, Row, evaluate
@@ -34,11 +37,12 @@ def run(plan: Plan, tasks: Sequence[tuple[str, Task]], say: Say = lambda line: N
     """
     for (folder, task), spec in zip(tasks, plan.tasks, strict=True):
         cells = list(plan.cells(spec, folder))
-        if plan.jobs == 1:
+        jobs = min(plan.jobs, len(cells))
+        if jobs == 1:
             for cell in cells:
                 _complete(cell, task, say)
         else:
-            _complete_side_by_side(plan.jobs, cells, task, say)
+            _complete_side_by_side(jobs, cells, task, say)
         for seed in range(plan.seeds):
             _meta_test(plan, task, [cell for cell in cells if cell.seed == seed], say)
 
@@ -48,7 +52,8 @@ def _complete_side_by_side(jobs: int, cells: Sequence[Cell], task: Task, say: Sa
     if task.source is None:
         raise UserError(f"task '{task.name}' lives in memory: compare it with one job")
     fresh = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, fresh, initializer=_load, initargs=(task.source,))
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    pool = ProcessPoolExecutor(jobs, fresh, initializer=_load, initargs=(task.source, threads))
     with pool:
         for lines in pool.map(_complete_here, cells):
             for line in lines:
@@ -59,7 +64,8 @@ _loaded: list[Task] = []
 """The task of a worker process, loaded once."""
 
 
-def _load(source: dict[str, Any]) -> None:
+def _load(source: dict[str, Any], threads: int) -> None:
+    torch.set_num_threads(threads)
     _loaded.append(load_task(**source))
 
 

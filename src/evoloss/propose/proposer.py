@@ -23,8 +23,8 @@ class Individual:
 
     epochs, rate: of its training, where they are part of what is searched. operator: how it was
     made; parents: ids of those it was made from. reason: why it was dropped, empty if it was not.
-    details: what training it told besides the error, as plain data: `metrics` by name and `curve`,
-    pairs of a step and a value.
+    details: what training it told besides the error, as plain data: `metrics` by name, some of them
+    as they were `at_rung` where it was raced out, and `curve`, pairs of a step and a value.
     """
 
     id: int

@@ -1,8 +1,9 @@
 """Genetic programming of unlearning losses: few and costly, so that nothing good is thrown away.
 
 A (μ + λ) scheme: parents are the best of all losses so far, not of the last generation. A random
-loss has a term for each of the two sets, as every published one does. Besides trees, the constants
-and the epochs vary, each by itself.
+loss has a term for each of the two sets, as every published one does. Most children have the
+structure of one of the best losses, with other constants and another training; the others have a
+new structure.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from evoloss.lang.expr import Call, Const, Expr, size, subtree
-from evoloss.lang.expr import replace as with_subtree
+from evoloss.lang.expr import Call, Expr
 from evoloss.lang.types import Type
 from evoloss.propose.gp import (
     GPSettings,
@@ -26,20 +26,25 @@ from evoloss.propose.gp import (
     select,
 )
 from evoloss.propose.proposer import Individual, Proposal, Space
+from evoloss.propose.variation import (
+    RATES,
+    forgot_too_little,
+    jittered,
+    structures,
+    varied,
+)
 
 FUNCTIONS = (
     "add", "sub", "mul", "aq", "min", "max", "neg", "abs", "square", "sqrt", "exp", "tanh",
     "sigmoid", "logsigmoid", "softplus", "relu",
 )  # fmt: skip
-CHANCES = {"crossover": 0.35, "mutation": 0.2, "constants": 0.2, "training": 0.25}
-"""Of each way to make a child; the last one leaves the loss as it is."""
-ALSO_TRAINING = 0.3
-"""The chance that another child's training changes too."""
-RATES: tuple[float, ...] = tuple(2.0 ** (step / 2) for step in range(-6, 7))
-"""Multiples of the learning rate, from an eighth to eight times."""
+KNOWN = ("usual loss", "known loss")
+"""Operators of losses that others have written."""
+CHANCES = {"crossover": 0.2, "mutation": 0.15, "varied": 0.65}
+"""Of each way to make a child; the last one keeps the structure."""
+FIRST_STRUCTURE = 0.5
+"""The chance that what is varied is the best structure, of the rest the second, and so on."""
 LARGER_RATE = RATES[-4]
-SPREAD = 0.7
-"""Standard deviation of the logarithm of what a constant is multiplied by."""
 
 Breed = Callable[[np.random.Generator], Proposal]
 
@@ -94,15 +99,16 @@ class UnlearningZoo(UnlearningRandom):
 
 
 class UnlearningEvolution(UnlearningRandom):
-    """Known losses first, at two learning rates; children of the best so far from then on.
+    """Known losses first; children of the best so far from then on.
 
     Losses whose gradient on the forget set is small beside that on the retain set, such as SimNPO,
-    forget next to nothing at a rate that suits the others, and would be gone after one generation.
+    forget next to nothing at a rate that suits the others, and would be gone after one generation:
+    a known loss that forgot less than it kept is tried again at a larger rate.
     """
 
     def __init__(self, space: Space) -> None:
         super().__init__(space)
-        self.again = tuple(replace(each, rate=LARGER_RATE) for each in self.given)
+        self.again: tuple[Proposal, ...] = ()
         self.best: list[Individual] = []
 
     def ask(self, generation: int, count: int | None = None) -> Sequence[Proposal]:
@@ -111,8 +117,7 @@ class UnlearningEvolution(UnlearningRandom):
             return super().ask(generation, count)
         ranked = rank(self.best)
         wanted = self.space.population if count is None else count
-        given = self.again[:wanted] if generation == 1 else ()
-        self.again = self.again[len(given) :]
+        given, self.again = self.again[:wanted], self.again[wanted:]
         made = [
             _drawn(
                 lambda rng: self._child(ranked, rng), self.space,
@@ -124,6 +129,7 @@ class UnlearningEvolution(UnlearningRandom):
 
     def tell(self, generation: int, results: Sequence[Individual]) -> None:
         """The best `population` of all losses told so far are kept."""
+        self.again = (*self.again, *(_again(each) for each in results if _was_slow(each)))
         able = [each for each in (*self.best, *results) if _finite(each.error)]
         alike: dict[object, Individual] = {}
         for each in sorted(able, key=lambda each: (each.error, each.id)):
@@ -132,38 +138,41 @@ class UnlearningEvolution(UnlearningRandom):
 
     def _child(self, ranked: Sequence[Individual], rng: np.random.Generator) -> Proposal:
         how = list(CHANCES)[int(rng.choice(len(CHANCES), p=list(CHANCES.values())))]
+        if how == "varied":
+            return self._varied(ranked, rng)
         first = select(self.settings, ranked, rng)
-        parents: tuple[int, ...] = (first.id,)
-        tree = first.expression
+        tree, parents = first.expression, [first.id]
         if how == "crossover":
             others = [each for each in ranked if each.id != first.id]
             second = select(self.settings, others or ranked, rng)
-            parents = (first.id, second.id)
+            parents.append(second.id)
             tree = crossover(self._typed(tree, second.expression), tree, second.expression, rng)
-        elif how == "mutation":
+        else:
             tree = mutate(self._typed(tree), tree, rng)
-        elif how == "constants":
-            tree = jittered(tree, rng)
-        epochs, rate = first.epochs, first.rate
-        if how == "training" or rng.random() < ALSO_TRAINING:
-            epochs, rate = self._trained(epochs, rate, rng)
-        return Proposal(repair(self._typed(tree), tree, rng), how, parents, epochs, rate)
+        tree = repair(self._typed(tree), tree, rng)
+        return Proposal(tree, how, tuple(parents), first.epochs, first.rate)
+
+    def _varied(self, ranked: Sequence[Individual], rng: np.random.Generator) -> Proposal:
+        """One of the best structures, each less likely than the one before."""
+        every = structures(ranked)
+        which = min(int(rng.geometric(FIRST_STRUCTURE)), len(every)) - 1
+        found = varied(every[which], self.space, rng)
+        return Proposal(found.expression, "varied", found.parents, found.epochs, found.rate)
 
     def _typed(self, *trees: Expr) -> GPSettings:
         """The settings for children of such trees."""
         return replace(self.settings, signature=self.space.signature_of(*trees))
 
-    def _trained(
-        self, epochs: int | None, rate: float, rng: np.random.Generator
-    ) -> tuple[int | None, float]:
-        """Other epochs or, more often, another learning rate: a step or two up or down."""
-        step = int(rng.choice((-2, -1, 1, 2)))
-        if self.space.most_epochs and rng.random() < 1 / 3:
-            return min(
-                max((epochs or self.space.most_epochs) + step, 1), self.space.most_epochs
-            ), rate
-        nearest = min(range(len(RATES)), key=lambda at: abs(math.log(RATES[at] / rate)))
-        return epochs, RATES[min(max(nearest + step, 0), len(RATES) - 1)]
+
+def _was_slow(individual: Individual) -> bool:
+    known = individual.operator.endswith(KNOWN) and individual.rate == 1.0
+    return known and forgot_too_little(individual) is True
+
+
+def _again(individual: Individual) -> Proposal:
+    return Proposal(
+        individual.expression, KNOWN[-1], (individual.id,), individual.epochs, LARGER_RATE
+    )
 
 
 def _settings(space: Space) -> GPSettings:
@@ -179,8 +188,8 @@ def _known(space: Space) -> tuple[Proposal, ...]:
         return ()
     others = (each for each in space.known if each != space.usual)
     return (
-        Proposal(space.usual, "usual loss", epochs=space.most_epochs),
-        *(Proposal(each, "known loss", epochs=space.most_epochs) for each in others),
+        Proposal(space.usual, KNOWN[0], epochs=space.most_epochs),
+        *(Proposal(each, KNOWN[1], epochs=space.most_epochs) for each in others),
     )
 
 
@@ -224,15 +233,3 @@ def _restricted(settings: GPSettings, inputs: dict[str, Type], required: str) ->
         reductions=False,
     )  # fmt: skip
     return replace(settings, signature=own)
-
-
-def jittered(expr: Expr, rng: np.random.Generator) -> Expr:
-    """One constant times a random factor; the same expression if it has none."""
-    places = [at for at in range(size(expr)) if isinstance(subtree(expr, at), Const)]
-    if not places:
-        return expr
-    at = places[int(rng.integers(len(places)))]
-    found = subtree(expr, at)
-    assert isinstance(found, Const)
-    factor = math.exp(SPREAD * rng.standard_normal())
-    return with_subtree(expr, at, Const(float(f"{found.value * factor:.6g}")))

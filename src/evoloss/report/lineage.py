@@ -28,14 +28,13 @@ _COLOURS = {
     "initial": LIGHT["fifth"],
     "usual loss": LIGHT["usual"],
     "known loss": LIGHT["usual"],
-    "constants": LIGHT["fourth"],
-    "training": LIGHT["seventh"],
+    "varied": LIGHT["fourth"],
     "llm": LIGHT["eighth"],
     "refinement": LIGHT["eighth"],
 }
 _MARKERS = {
     "crossover": "o", "mutation": "D", "initial": "s", "usual loss": "^", "known loss": "v",
-    "constants": "P", "training": "X", "llm": "*", "refinement": "h",
+    "varied": "P", "llm": "*", "refinement": "h",
 }  # fmt: skip
 _ROLE = ("main line", "other ancestor")
 

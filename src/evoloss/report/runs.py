@@ -21,7 +21,7 @@ KIND = "unlearning"
 """What the description of a run has under `kind` if its losses make a language model forget."""
 _OPERATORS = (
     "usual loss", "known loss", "initial", "elite", "reproduction", "crossover", "mutation",
-    "constants", "training", "refinement",
+    "varied", "refinement",
 )  # fmt: skip
 
 

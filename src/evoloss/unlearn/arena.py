@@ -171,6 +171,8 @@ def _outcome(tried: Tried) -> Outcome:
     details: dict[str, Any] = {"curve": [list(point) for point in tried.curve]}
     if tried.measured is not None:
         details["metrics"] = dict(tried.measured.values)
+    if tried.at_rung:
+        details["at_rung"] = dict(tried.at_rung)
     error = None if tried.score is None else -tried.score
     if tried.measured is not None:
         return Outcome(Fate.SCORED, error, tried.steps, details=details)

@@ -51,7 +51,7 @@ class UnlearnSettings(LoopSettings):
     forget_only: bool = False
     test_share: float = 0.5
     final_seeds: int = 2
-    final_rates: tuple[float, ...] = (0.5, 1.0, 2.0)
+    final_rates: tuple[float, ...] = (0.7, 1.0, 1.4)
     local_steps: int = 24
     meta_lr: float = 0.05
     es_pairs: int = 4

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from evoloss.unlearn.trainer import Progress, Schedule, advance
 RUNG = 0.75
 """At this share of the longest schedule, the worse half of those still in training drops out."""
 SMALLEST_RACE = 4
+PARTS = ("forgetting", "utility_kept")
 TIMED = 3
 """Steps that are taken to see how fast trainings are."""
 
@@ -39,7 +40,8 @@ class Tried:
 
     measured: None if it broke down or was dropped, with the reason.
     score: of the objective, higher is better; for one that was raced out, how it stood then.
-    curve: (step, balance) on the way. weights: of the adapter, under `peft`'s names.
+    curve: (step, balance) on the way. at_rung: of one that was raced out, the parts of the balance
+    there. weights: of the adapter, under `peft`'s names.
     """
 
     measured: Measured | None
@@ -48,6 +50,7 @@ class Tried:
     reason: str = ""
     raced_out: bool = False
     curve: tuple[tuple[int, float], ...] = ()
+    at_rung: Mapping[str, float] = field(default_factory=dict)
     weights: dict[str, Tensor] | None = None
 
 
@@ -140,6 +143,7 @@ class Trials:
         """Those that drop out here: the worse half, and those that cannot be measured any more."""
         out: dict[int, Tried] = {}
         scores: dict[int, float] = {}
+        parts: dict[int, dict[str, float]] = {}
         for each, found in zip(rest, self._looked_at(rest, standing, quick), strict=True):
             step = standing[each].step
             if isinstance(found, Failed):
@@ -147,6 +151,7 @@ class Trials:
                 continue
             if "balance" in found.values:
                 scores[each] = found.values["balance"]
+                parts[each] = {part: found.values[part] for part in PARTS}
                 curves[each].append((step, scores[each]))
         if len(scores) < SMALLEST_RACE:
             return out
@@ -154,7 +159,7 @@ class Trials:
         for each in order[math.ceil(len(order) / 2) :]:
             step = standing[each].step
             why = f"balance {scores[each]:.3g} after {step} steps is in the worse half"
-            out[each] = Tried(None, scores[each], step, why, True, tuple(curves[each]))
+            out[each] = Tried(None, scores[each], step, why, True, tuple(curves[each]), parts[each])
         return out
 
     def _looked_at(
