@@ -11,9 +11,11 @@ from hashlib import blake2b
 from evoloss.discovery.candidate import Candidate, Fate, Summary
 from evoloss.discovery.leaders import Leaders
 from evoloss.discovery.loop_settings import LoopSettings
+from evoloss.discovery.recent import Recent
 from evoloss.lang.canonical import canonical_text
 from evoloss.lang.expr import Expr, complexity
 from evoloss.lang.text import to_text
+from evoloss.lang.weights import bind
 from evoloss.store.history import History
 
 Fingerprint = Callable[[Expr], str | None]
@@ -42,11 +44,14 @@ class Archive:
         self._begin: list[int] = []
         self._worst = array("d")
         self._best: Candidate | None = None
+        # Of the generation in work, which asks for the same ones again and again.
+        self._forms: Recent[str] = Recent()
+        self._gradients: Recent[str | None] = Recent()
 
     def form(self, expr: Expr, epochs: int | None = None, rate: float = 1.0) -> str:
         """What makes two proposals duplicates: equal canonical form, or only equal text."""
-        text = canonical_text(expr) if self.settings.canonical else to_text(expr)
-        return _trained(text, epochs, rate)
+        write = canonical_text if self.settings.canonical else to_text
+        return _trained(self._forms.of(expr, find=lambda: write(expr)), epochs, rate)
 
     def seen(self, expr: Expr, epochs: int | None = None, rate: float = 1.0) -> bool:
         """Whether there was such a candidate."""
@@ -58,31 +63,35 @@ class Archive:
 
     def untuned_equivalent_of(self, candidate: Candidate) -> int | None:
         """The id of the first one whose unweighted expression has the gradients of this one's."""
-        return self._equivalent(self._by_untuned_gradient, candidate, candidate.expression)
+        return self._equivalent(self._by_untuned_gradient, candidate, tuned=False)
 
     def tuned_equivalent_of(self, candidate: Candidate) -> int | None:
         """The id of the first candidate whose tuned loss has the gradients of this one's."""
-        return self._equivalent(self._by_tuned_gradient, candidate, candidate.loss)
+        return self._equivalent(self._by_tuned_gradient, candidate, tuned=True)
 
-    def _equivalent(self, seen: dict[bytes, int], candidate: Candidate, loss: Expr) -> int | None:
+    def _equivalent(self, seen: dict[bytes, int], candidate: Candidate, tuned: bool) -> int | None:
         if not self.settings.equivalence:
             return None
-        key = self._gradient(candidate, loss)
+        key = self._gradient(candidate, tuned)
         return None if key is None else seen.get(key)
 
-    def _gradient(self, candidate: Candidate, loss: Expr) -> bytes | None:
+    def _gradient(self, candidate: Candidate, tuned: bool) -> bytes | None:
         """A digest of the gradients and of how long and at which rate is trained with them."""
-        found = self.fingerprint(loss)
+        expression, phi = candidate.expression, candidate.phi if tuned else None
+        found = self._gradients.of(
+            expression, phi,
+            find=lambda: self.fingerprint(expression if phi is None else bind(expression, phi)),
+        )  # fmt: skip
         return _digest(_trained(found, candidate.epochs, candidate.rate)) if found else None
 
     def summary(self, candidate: Candidate) -> Summary:
         """What is remembered of a candidate."""
         untuned = tuned = None
         if candidate.same_as is None and self.settings.equivalence:
-            untuned = self._gradient(candidate, candidate.expression)
+            untuned = self._gradient(candidate, tuned=False)
             broke_down = candidate.fate is Fate.FAILED and candidate.phi is None
             if not broke_down or self.settings.local_search == "none":
-                tuned = self._gradient(candidate, candidate.loss)
+                tuned = self._gradient(candidate, tuned=True)
         return Summary(
             candidate.id, candidate.generation, candidate.fate, candidate.error, candidate.steps,
             _digest(candidate.canonical), complexity(candidate.expression), untuned, tuned,
@@ -92,6 +101,8 @@ class Archive:
         self, candidates: Sequence[Candidate], summaries: Iterable[Summary] | None = None
     ) -> None:
         """Takes a finished generation in. summaries: where they are known already."""
+        self._forms.forget()
+        self._gradients.forget()
         self.history.extend(candidates)
         self.restore(map(self.summary, candidates) if summaries is None else summaries)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evoloss.errors import LossError
 from evoloss.lang.network import INPUTS, WEIGHTS, Network
@@ -32,10 +32,15 @@ class Const:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An operator of the table, by name, applied to its operands."""
+    """An operator of the table, by name, applied to its operands.
+
+    written: its exact text and the text's precedence, kept by `to_text` once they were asked for.
+    Canonical forms sort by the texts of the same subtrees at every level above them.
+    """
 
     op: str
     args: tuple[Expr, ...]
+    written: tuple[str, int] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         arity = OPERATORS[self.op].arity

@@ -43,20 +43,28 @@ def _write(expr: Expr, digits: int | None) -> tuple[str, int]:
             if digits is None:
                 return f'{NAME}(y, f, "{expr.encoded}")', ATOM
             return f"{NAME}(y, f; {WEIGHTS} weights, {expr.digest})", ATOM
-        case Call(op, args):
-            row = OPERATORS[op]
-            if row.infix is None:
-                return f"{op}({', '.join(to_text(arg, digits) for arg in args)})", ATOM
-            if row.arity == 1:
-                # A sign before a number would read back as a negative constant.
-                operand = _grouped(args[0], 3 if isinstance(args[0], Call) else ATOM, digits)
-                if isinstance(args[0], Const):
-                    operand = f"({to_text(args[0], digits)})"
-                return f"{row.infix}{operand}", row.precedence
-            left = _grouped(args[0], row.precedence + (row.precedence == 0), digits)
-            right = _grouped(args[1], row.precedence + 1, digits)
-            space = "" if row.precedence == 2 else " "
-            return f"{left}{space}{row.infix}{space}{right}", row.precedence
+        case Call():
+            if digits is not None:
+                return _call(expr, digits)
+            if expr.written is None:
+                object.__setattr__(expr, "written", _call(expr, None))  # no part of its value
+            return expr.written or _call(expr, None)
+
+
+def _call(expr: Call, digits: int | None) -> tuple[str, int]:
+    op, args, row = expr.op, expr.args, OPERATORS[expr.op]
+    if row.infix is None:
+        return f"{op}({', '.join(to_text(arg, digits) for arg in args)})", ATOM
+    if row.arity == 1:
+        # A sign before a number would read back as a negative constant.
+        operand = _grouped(args[0], 3 if isinstance(args[0], Call) else ATOM, digits)
+        if isinstance(args[0], Const):
+            operand = f"({to_text(args[0], digits)})"
+        return f"{row.infix}{operand}", row.precedence
+    left = _grouped(args[0], row.precedence + (row.precedence == 0), digits)
+    right = _grouped(args[1], row.precedence + 1, digits)
+    space = "" if row.precedence == 2 else " "
+    return f"{left}{space}{row.infix}{space}{right}", row.precedence
 
 
 def _grouped(expr: Expr, least: int, digits: int | None) -> str:
