@@ -5,16 +5,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= not slow
+KILLS ?= 50
 
 INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test faults lint types check clean
 
 demo: $(VENV)/installed  ## discover a loss function for a real data set
 	$(BIN)/evoloss search diabetes
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(TESTS)"
+
+faults: $(VENV)/installed-dev  ## the long form of the tests that kill, fill disks and cut files
+	EVOLOSS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/execution tests/store --durations=10
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -32,10 +32,11 @@ from evoloss.discovery.loop import known_to_proposers
 from evoloss.lang.export.batch_source import batch_source
 from evoloss.propose.proposer import Individual
 from evoloss.unlearn.arena import Unlearning
-from evoloss.unlearn.bench import Bench, Phase
+from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.demo import SETTINGS, demonstration
 from evoloss.unlearn.language import quiet
 from evoloss.unlearn.objective import Part, signature_of
+from evoloss.unlearn.phase import Phase
 from evoloss.unlearn.prepared import Asked
 from evoloss.unlearn.settings import unlearn_settings
 from evoloss.unlearn.tokens import Encoded

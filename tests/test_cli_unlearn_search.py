@@ -263,6 +263,34 @@ def test_tokens_and_cost_end_the_search(evo, files):
     assert used <= 10_000
 
 
+@pytest.mark.slow
+def test_a_search_on_workers_is_resumed_without(evo, files, monkeypatch, tmp_path):
+    monkeypatch.setattr(finish, "conclude", interrupted)
+    asked = ("unlearn", "search", *given(files), *SMALL, "--against", "")
+    assert evo(*asked, "--workers", 1, "--out", "there").status == 130
+    assert evo(*asked, "--set", "shard=2", "--out", "here").status == 130
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    done = evo("resume", "there", "--eval-seeds", 1, "--quiet")
+    assert done.status == 0, done.err
+    with (
+        Store.open(Path("there"), write=False) as there,
+        Store.open(Path("here"), write=False) as here,
+    ):
+        assert there.settings["shard"] == 2
+        assert there.candidates() == here.candidates()
+
+
+def test_workers_that_cannot_be_are_refused(evo, files):
+    for options, text in (
+        (("--workers", 2, "--ray"), "workers and ray exclude each other"),
+        (("--worker-seconds", 5), "add --workers N or --ray"),
+        (("--workers", 2, "--gpus-per-shard", 0.5), "0.5 GPUs per shard are asked of Ray"),
+        (("--ray", "--gpus-per-shard", 1.5), "give a part of one, or a whole number"),
+    ):
+        refused(evo("unlearn", "search", *given(files), *SMALL, *options), text)
+
+
 def test_the_demonstration(evo, monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "AUTHORS", {"forget": 2, "retain": 3, "holdout": 1})
     monkeypatch.setattr(demo, "SETTINGS", {"lr": 4e-3, "epochs": 1, "texts": 2, "rank": 2})

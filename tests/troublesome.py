@@ -18,6 +18,8 @@ class Workplace:
     def do(self, call, items, common, tick):
         if call == "fragile" and len(items) > 2:
             os._exit(4)
+        if call == "resources":
+            return [resources()] * len(items)
         time.sleep(common.get("seconds", 0.0))
         for item in items:
             getattr(self, item.get("trouble", "fine"))(item)
@@ -56,6 +58,22 @@ class Workplace:
 
     def bug(self, item):
         raise ValueError("a bug")
+
+
+def resources():
+    """Of a task of Ray: the GPUs that it was given, what it may see of them, and when it ran."""
+    import ray
+
+    begun = time.monotonic()
+    time.sleep(0.5)
+    context = ray.get_runtime_context()
+    return {
+        "gpus": context.get_assigned_resources().get("GPU", 0.0),
+        "ids": context.get_accelerator_ids()["GPU"],
+        "seen": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "from": begun,
+        "to": time.monotonic(),
+    }
 
 
 def workplace(data):

@@ -145,12 +145,6 @@ def _summary_of(candidate: Candidate) -> Summary:
     )  # fmt: skip
 
 
-def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The scored candidates, best first; of equals the simpler."""
-    scored = [each for each in candidates if each.fate is Fate.SCORED and each.error is not None]
-    return sorted(scored, key=lambda each: (each.error, complexity(each.expression), each.id))
-
-
 def summary(directory: Path) -> dict[str, Any]:
     """One run as plain data; what is wrong with it under `problem` if it cannot be read."""
     try:

@@ -18,12 +18,13 @@ from evoloss.discovery import workers as workers_module
 from evoloss.discovery.candidate import Fate
 from evoloss.discovery.search import resume, search
 from evoloss.errors import UserError
+from evoloss.execution import staff as staff_module
 from evoloss.store import Store
 from tiny import SEARCH, regression
 
 SETTINGS = {**SEARCH, "population": 9, "generations": 2, "seed": 0}
 KILLS = int(os.environ.get("EVOLOSS_KILLS", "2"))
-"""`EVOLOSS_KILLS=50 python -m pytest tests/execution` is the long form of these tests."""
+"""How often workers and drivers are killed; docs/scaling.md has the long form of these tests."""
 
 
 def outcome(result):
@@ -79,37 +80,63 @@ def test_a_distribution_of_tasks_is_shared_out_too():
 # Faults
 
 
-def test_workers_killed_at_random_moments_change_nothing(monkeypatch, sharded):
-    pools, killed, rng, over = [], [], random.Random(1), threading.Event()
-    made = workers_module.Pool
+class Stop(Exception):
+    """Thrown into a search to break it off."""
 
-    def noted(*arguments):
-        pools.append(made(*arguments))
-        return pools[-1]
 
-    monkeypatch.setattr(workers_module, "Pool", noted)
+class Killer:
+    """Kills a worker some moments after each sign of progress, and ends the search when it may.
 
-    def kill():
-        while len(killed) < KILLS and not over.wait(rng.uniform(1.0, 4.0)):
-            victims = pools[-1].pids if pools else []
-            for pid in rng.sample(victims, min(1, len(victims))):
+    So there is always something done between two kills, however busy the machine is.
+    """
+
+    def __init__(self, pools):
+        self.pools, self.killed, self.rng = pools, [], random.Random(1)
+        self.progressed, self.over = threading.Event(), threading.Event()
+
+    def observer(self, progress):
+        self.progressed.set()
+        if progress.stage == "saved" and len(self.killed) >= KILLS:
+            raise Stop
+
+    def run(self):
+        while len(self.killed) < KILLS and not self.over.is_set():
+            if not self.progressed.wait(0.1) or self.over.wait(self.rng.uniform(0.0, 0.5)):
+                continue
+            self.progressed.clear()
+            victims = self.pools[-1].pids if self.pools else []
+            for pid in self.rng.sample(victims, min(1, len(victims))):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
+                    self.killed.append(pid)
 
-    killer = threading.Thread(target=kill)
-    killer.start()
+
+def test_workers_killed_at_random_moments_change_nothing(tmp_path, monkeypatch):
+    pools, made = [], staff_module.Pool
+    monkeypatch.setattr(
+        staff_module, "Pool", lambda *given: pools.append(made(*given)) or pools[-1]
+    )
+    killer = Killer(pools)
+    thread = threading.Thread(target=killer.run)
+    thread.start()
     try:
-        # A slow task has more moments in which it can be struck.
-        settings = {**SETTINGS, "local_steps": 3 * KILLS, "fitness_steps": 40 * KILLS}
-        found = outcome(search("loadable:convolution", workers=2, **settings))
+        with pytest.raises(Stop):
+            search("loadable:convolution", workers=2, out=tmp_path / "run",
+                   observer=killer.observer, **{**SETTINGS, "generations": 1000})  # fmt: skip
     finally:
-        over.set()
-        killer.join()
-    assert len(killed) >= min(KILLS, 2)
-    shard = workers_module.SHARD
-    assert found == outcome(search("loadable:convolution", shard=shard, **settings))
+        killer.over.set()
+        thread.join()
+    assert len(killer.killed) == KILLS
     assert not workers_left()
+    with Store.open(tmp_path / "run", write=False) as store:
+        found, generations = store.candidates(), store.generations
+    assert found == in_shards(generations)
+
+
+def in_shards(generations):
+    """The history of an undisturbed search of so many generations in this process."""
+    settings = {**SETTINGS, "generations": generations, "finalists": 0}
+    return tuple(search("loadable:convolution", shard=workers_module.SHARD, **settings).history)
 
 
 @pytest.mark.slow
@@ -129,40 +156,40 @@ import sys
 from pathlib import Path
 from evoloss.discovery.search import resume, search
 from test_execution_search import SETTINGS
-out, workers = Path(sys.argv[1]), int(sys.argv[2])
+def told(progress):
+    print(progress.stage, flush=True)
+out, workers, generations = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 if (out / "run.db").exists():
-    resume(out, workers=workers)
+    resume(out, workers=workers, observer=told)
 else:
-    search("loadable:convolution", out=out, workers=workers, **SETTINGS)
+    settings = {**SETTINGS, "generations": generations, "finalists": 0}
+    search("loadable:convolution", out=out, workers=workers, observer=told, **settings)
 """
 
 
-def test_a_killed_driver_goes_on_with_another_number_of_workers(tmp_path, sharded):
-    rng, out = random.Random(2), tmp_path / "run"
+def test_a_killed_driver_goes_on_with_another_number_of_workers(tmp_path):
+    """Each driver is killed some moments after a sign of life, the last one ends by itself."""
+    rng, out, generations = random.Random(2), tmp_path / "run", 2 * KILLS + 1
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    ends = []
-    for attempt in range(200):
-        command = [sys.executable, "-c", DRIVER, str(out), str(1 + attempt % 3)]
-        driver = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # Once struck a few times, it may end.
-            struck = len([end for end in ends if end < 0])
-            driver.communicate(timeout=rng.uniform(2, 6) if struck < KILLS else 300)
-        driver.kill()
-        driver.communicate()
-        ends.append(driver.returncode)
-        if driver.returncode >= 0:
-            break
-    assert ends[-1] == 0
+    for attempt in range(KILLS + 1):
+        command = [sys.executable, "-c", DRIVER, out, 1 + attempt % 3, generations]
+        with subprocess.Popen(
+            list(map(str, command)), env=environment, stdout=subprocess.PIPE
+        ) as driver:  # fmt: skip
+            if attempt < KILLS:
+                for _ in range(rng.randint(1, 20)):
+                    if driver.stdout.readline() == b"saved\n":
+                        break
+                time.sleep(rng.uniform(0.0, 0.2))
+                driver.kill()
+            driver.communicate()
+        assert driver.returncode == (-signal.SIGKILL if attempt < KILLS else 0)
     with Store.open(out, write=False) as store:
-        assert store.candidates() == sharded[0]
+        assert store.candidates() == in_shards(generations)
 
 
 @pytest.mark.slow
 def test_a_resumed_run_takes_any_number_of_workers(tmp_path, sharded):
-    class Stop(Exception):
-        pass
-
     def stop(progress):
         if progress.stage == "training" and progress.generation == 2:
             raise Stop

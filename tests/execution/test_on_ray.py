@@ -32,9 +32,9 @@ SHARD = workers_module.SHARD
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two processors, whatever this machine has; it stays for all tests of this module."""
+    """Two processors, and two GPUs in name, whatever this machine has; for all of this module."""
     ray.init(
-        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False,
         logging_level="FATAL",
         runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                                   "EVOLOSS_THREADS": "1"}},
@@ -44,8 +44,8 @@ def cluster():
 
 
 @contextlib.contextmanager
-def crew(**limits):
-    made = RayCluster(RECIPE, "local", SHARD, Limits(**limits))
+def crew(gpus=0.0, **limits):
+    made = RayCluster(RECIPE, "local", SHARD, Limits(**limits), gpus)
     try:
         yield made
     finally:
@@ -87,6 +87,29 @@ def test_a_mistake_and_a_bug_are_raised_here(cluster):
         made.run("square", items(at_3="mistake"), {}, silent)
     with crew() as made, pytest.raises(Broken, match="ValueError: a bug"):
         made.run("square", items(at_3="bug"), {}, silent)
+
+
+def placed(gpus):
+    """Of the tasks of two shards, what Ray gave them."""
+    with crew(gpus) as made:
+        found = made.run("resources", items(2 * SHARD), {}, silent)
+    return found[0], found[-1]
+
+
+def test_each_shard_has_the_gpus_that_it_asks_for(cluster):
+    """As Ray counts them: what a task does with a real one is not tested here."""
+    for task in placed(0.5):
+        assert task["gpus"] == 0.5
+        assert task["ids"] == [task["seen"]]
+    one, other = sorted(placed(2), key=lambda task: task["from"])
+    assert (one["gpus"], other["gpus"]) == (2, 2)
+    assert one["to"] <= other["from"]  # there are two in all
+    assert [task["gpus"] for task in placed(0)] == [0, 0]
+
+
+def test_more_gpus_than_there_are_is_told(cluster):
+    with pytest.raises(UserError, match="3 GPUs per shard, but Ray sees 2 on this machine"):
+        RayCluster(RECIPE, "local", SHARD, None, 3.0)
 
 
 @pytest.mark.slow

@@ -310,3 +310,20 @@ def test_the_zoo_varies_the_known_losses_and_nothing_else():
     assert len({each.expression for each in varied}) > 2 * len(KNOWN)
     assert len({each.rate for each in varied}) > 5
     assert {each.epochs for each in varied} == set(range(1, MOST + 1))
+
+
+@pytest.mark.parametrize("make", [UnlearningRandom, UnlearningZoo, UnlearningEvolution])
+@pytest.mark.parametrize("generations", [1, 2, 3])
+def test_being_told_is_enough_to_go_on(make, generations):
+    """As in a resumed search, in which nobody asks for the stored generations."""
+    asked, resumed = make(space(population=4)), make(space(population=4))
+    first = 0
+    for generation in range(generations):
+        proposals = asked.ask(generation)
+        slow = {"metrics": {"forgetting": 0.1, "utility_kept": 0.5}}  # is tried at a larger rate
+        found = told(proposals, [0.1 * (n + generation) for n in range(4)], first)
+        results = [replace(each, details=slow) for each in found]
+        first += 4
+        asked.tell(generation, results)
+        resumed.tell(generation, results)
+    assert texts(resumed.ask(generations)) == texts(asked.ask(generations))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
 from torch import nn
 
 import tiny
@@ -15,23 +16,27 @@ from evoloss.discovery.settings import Settings
 from evoloss.discovery.workbench import Workbench
 from evoloss.engine.stack import Layout, parameters
 from evoloss.lang import zoo
+from evoloss.lang.expr import Call, walk
 from evoloss.lang.parse import parse
-from evoloss.report import confidence, fates, lineage, progress
+from evoloss.propose.ml3 import fresh_network
+from evoloss.report import confidence, fates, lineage, progress, stretches
 from evoloss.report.landscape import normalised, value_of
 from evoloss.report.limits import limits
 from evoloss.report.measurements import Arm, Measurements
-from evoloss.report.operators import shares
+from evoloss.report.operators import occurrences, shares
 from evoloss.report.runs import Run, grouped, subject
+from evoloss.store.entry import Entry
+from strategies import expressions
 
 SETTINGS = Settings(fitness_steps=12)
 FOUND, USUAL = parse("abs(y - f)"), parse("square(y - f)")
 ARMS = (Arm(FOUND), Arm(USUAL))
 
 
-def candidate(id, generation=0, operator="initial", parents=(), error=None, **changes):
+def entry(id, generation=0, operator="initial", parents=(), error=None, **changes):
     fate = Fate.SCORED if error is not None else Fate.REJECTED
     changes = {"fate": fate, "error": error, "expression": USUAL, **changes}
-    return Candidate(id, generation, id, operator, parents, canonical=str(id), **changes)
+    return Entry.of(Candidate(id, generation, id, operator, parents, canonical=str(id), **changes))
 
 
 def run_of(*candidates, **settings):
@@ -174,10 +179,10 @@ def test_a_slow_network_gets_fewer_seeds_first_and_then_fewer_steps(monkeypatch)
 
 def test_a_generation_counts_those_with_a_full_score():
     history = (
-        candidate(0, error=4.0), candidate(1, error=2.0),
-        candidate(2, 1, error=2.0, fate=Fate.DUPLICATE, same_as=1),
-        candidate(3, 1, error=1.0, fate=Fate.RACED_OUT),
-        candidate(4, 2), candidate(5, 2, error=1.5),
+        entry(0, error=4.0), entry(1, error=2.0),
+        entry(2, 1, error=2.0, fate=Fate.DUPLICATE, same_as=1),
+        entry(3, 1, error=1.0, fate=Fate.RACED_OUT),
+        entry(4, 2), entry(5, 2, error=1.5),
     )  # fmt: skip
     found = progress.statistics(run_of(*history))
     assert found[:, 0].tolist() == [2.0, 2.0, 1.5]
@@ -186,17 +191,17 @@ def test_a_generation_counts_those_with_a_full_score():
 
 
 def test_rejection_is_told_apart_by_tuning():
-    assert fates.label(candidate(0)) == "rejected early"
-    assert fates.label(candidate(0, phi=(1.0, 1.0))) == "rejected after tuning"
-    assert fates.label(candidate(0, error=1.0)) == "evaluated"
-    assert {fates.label(candidate(0, fate=fate)) for fate in Fate} <= set(fates._COLOURS)
+    assert fates.label(entry(0)) == "rejected early"
+    assert fates.label(entry(0, phi=(1.0, 1.0, 1.0))) == "rejected after tuning"
+    assert fates.label(entry(0, error=1.0)) == "evaluated"
+    assert {fates.label(entry(0, fate=fate)) for fate in Fate} <= set(fates._COLOURS)
 
 
 def test_the_lineage_passes_over_copies():
     history = (
-        candidate(0, error=4.0, operator="usual loss"), candidate(1, error=5.0),
-        candidate(2, 1, "elite", (0,), 4.0), candidate(3, 1, "crossover", (1, 0), 3.0),
-        candidate(4, 2, "crossover", (3, 2), 2.0), candidate(5, 2, "mutation", (1,), 9.0),
+        entry(0, error=4.0, operator="usual loss"), entry(1, error=5.0),
+        entry(2, 1, "elite", (0,), 4.0), entry(3, 1, "crossover", (1, 0), 3.0),
+        entry(4, 2, "crossover", (3, 2), 2.0), entry(5, 2, "mutation", (1,), 9.0),
     )  # fmt: skip
     steps = lineage.ancestors(run_of(*history), history[4])
     assert list(steps) == [0, 1, 3, 4]
@@ -206,17 +211,53 @@ def test_the_lineage_passes_over_copies():
 
 def test_shares_of_operators():
     history = [
-        candidate(0, expression=parse("square(y - f)")),
-        candidate(1, expression=parse("log(f) + y*f - 1")),
+        entry(0, expression=parse("square(y - f)")),
+        entry(1, expression=parse("log(f) + y*f - 1")),
     ]
     counts = Counter(["square", "sub", "log", "add", "mul", "sub"])
-    assert shares(history) == {name: count / 6 for name, count in counts.items()}
+    assert shares(occurrences(history)) == {name: count / 6 for name, count in counts.items()}
+
+
+@given(expressions())
+def test_operators_are_found_in_texts(expression):
+    nodes = Counter(node.op for node in walk(expression) if isinstance(node, Call))
+    assert occurrences([entry(0, expression=expression)] * 2) == nodes + nodes
+
+
+def test_the_weights_of_a_network_hold_no_operators():
+    network = fresh_network(np.random.default_rng(0))
+    assert "/" in network.encoded
+    assert not occurrences([entry(0, expression=network)])
+
+
+def test_generations_of_a_long_run_are_taken_together():
+    entries = [entry(n, n // 2, error=float(n % 7)) for n in range(2 * 730)]
+    entries += [entry(n, 729) for n in range(1460, 1463)]
+    run = run_of(*entries)
+    assert stretches.length(100) == stretches.length(1) == 1
+    found = stretches.ends(730)
+    assert len(found) == 92 <= stretches.MOST
+    assert [n for begin, end in found for n in range(begin, end)] == list(range(730))
+    assert [stretches.name(*each) for each in (found[0], found[-1])] == ["1–8", "729–730"]
+    whole, parts = progress.statistics(run), progress.statistics(run, 8)
+    assert parts[:, 0].tolist() == [whole[end - 1, 0] for _, end in found]
+    own = [[each.error for each in entries if each.error is not None
+            and begin <= each.generation < end] for begin, end in found]  # fmt: skip
+    assert parts[:, 3].tolist() == [float(np.median(each)) for each in own]
+
+
+@pytest.mark.parametrize("count", [1, 99, 100, 101, 250, 10_000])
+def test_thinning_keeps_so_many_from_all_parts(count):
+    found = stretches.thinned(range(count), 100)
+    assert min(count, 51) <= len(found) <= 100
+    assert found[0] == 0
+    assert count - found[-1] <= -(-count // 100)
 
 
 def test_runs_that_differ_in_their_seed_are_one_method():
     runs = [
-        run_of(candidate(0), seed=0, unroll=1), run_of(candidate(0), seed=1, unroll=1),
-        run_of(candidate(0), seed=0, unroll=2), run_of(candidate(0), method="random"),
+        run_of(entry(0), seed=0, unroll=1), run_of(entry(0), seed=1, unroll=1),
+        run_of(entry(0), seed=0, unroll=2), run_of(entry(0), method="random"),
     ]  # fmt: skip
     found = [(group.label, len(group.runs)) for group in grouped(runs)]
     assert found == [("evomal, unroll 1", 2), ("evomal, unroll 2", 1), ("random", 1)]
@@ -224,13 +265,13 @@ def test_runs_that_differ_in_their_seed_are_one_method():
 
 def test_a_fixed_loss_is_not_looked_at_closely():
     def with_best(error, generations):
-        best = FoundLoss(candidate(0), error, "identity")
-        return replace(run_of(candidate(0)), best=best, generations=generations)
+        best = FoundLoss(entry(0), error, "identity")
+        return replace(run_of(entry(0)), best=best, generations=generations)
 
     fixed, worse, better = with_best(0.1, 1), with_best(0.3, 5), with_best(0.2, 5)
     assert subject([fixed, worse, better]) is better
     assert subject([fixed]) is fixed
-    assert subject([run_of(candidate(0))]) is None
+    assert subject([run_of(entry(0))]) is None
 
 
 def test_an_axis_leaves_outliers_out_and_keeps_what_it_must():

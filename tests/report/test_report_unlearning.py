@@ -32,6 +32,7 @@ from evoloss.report.header import header
 from evoloss.report.mathematics import formula
 from evoloss.report.runs import Run, bare, grouped, read
 from evoloss.store import Store
+from evoloss.store.entry import Entry
 
 FIGURES = (
     "01-losses", "02-progress", "03-fates", "04-front", "05-lineage", "06-operators",
@@ -260,7 +261,8 @@ def mixed(*candidates):
     settings = {"method": "mixture", "seed": 0, "population": 2, "epochs": 2,
                 "local_search": "none"}  # fmt: skip
     generations = 1 + max(each.generation for each in candidates)
-    return Run(None, None, settings, about, candidates, generations, None, (), None, True, [])
+    entries = tuple(map(Entry.of, candidates))
+    return Run(None, None, settings, about, entries, generations, None, (), None, True, [])
 
 
 def one(id, generation, operator, parents=(), error=-0.5, **changes):
@@ -280,7 +282,7 @@ def test_copies_and_the_usual_loss_are_recognised_in_a_mixture():
 
 def test_lineage_tells_the_training():
     first = one(0, 0, "initial", epochs=3, rate=0.5)
-    text = lineage._item(mixed(first), lineage.Step(first, (), -0.5))
+    text = lineage._item(mixed(first), lineage.Step(Entry.of(first), (), -0.5))
     assert "3 epochs · rate × 0.5" in text
 
 
@@ -307,5 +309,5 @@ def test_losses_of_tokens_are_read_back_from_the_store(run, tmp_path):
     mine = replace(one(0, 0, "initial", epochs=2), expression=of_tokens)
     copied(run, tmp_path / "tokens", candidates=[mine], evaluations=False)
     (found,) = read([tmp_path / "tokens"])
-    assert found.candidates[0].expression == of_tokens
+    assert found.candidates[0].loss == of_tokens
     assert found.kind == "unlearning"

@@ -1,5 +1,6 @@
 """A run on disk: exact round trips, whole generations only, one writer, and clear refusals."""
 
+import math
 import os
 import random
 import signal
@@ -10,21 +11,27 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import evoloss
+from evoloss.discovery.archive import Archive
 from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.settings import Settings
 from evoloss.errors import UserError
 from evoloss.lang.expr import Expr, size
 from evoloss.lang.parse import parse, parse_expression
+from evoloss.propose.ml3 import fresh_network
 from evoloss.store import Store
+from evoloss.store.entry import Entry
 from evoloss.store.schema import COLUMNS, TABLES, formula, from_row, to_row
 from strategies import expressions
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(evoloss.__file__).parents[1])}
 POPULATION = 20
+KILLS = int(os.environ.get("EVOLOSS_KILLS", "4"))
 TASK = {"spec": "diabetes", "network": None, "seed": 0}
 SETTINGS = {"seed": 3, "population": POPULATION, "fitness_steps": None}
 
@@ -202,7 +209,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     new_run(tmp_path).close()
     moments = random.Random(1)
     saved = 0
-    for _ in range(4):
+    for _ in range(KILLS):
         process = python(
             """
 with Store.open(Path(sys.argv[1]), write=True) as store:
@@ -361,3 +368,28 @@ def test_a_truncated_file(tmp_path: Path, kept: float) -> None:
         Store.open(tmp_path, write=True)
     file.write_bytes(whole)
     Store.open(tmp_path, write=True).close()
+
+
+def test_entries_are_the_candidates_unread(tmp_path):
+    """With summaries, as runs are written now, and without, as by earlier versions."""
+    loss, network = parse("square(y - f)"), fresh_network(np.random.default_rng(0))
+    some = [
+        Candidate(0, 0, 0, "initial", (), loss, "a", (2.0, 1.0, 0.5), error=-0.0),
+        Candidate(1, 0, 1, "initial", (0, 0), loss, "b", (math.nan, 1.0, 1.0), Fate.FAILED, "NaN"),
+        Candidate(2, 0, 2, "initial", (), network, "c", error=0.1, epochs=3, rate=0.5,
+                  details={"curve": [[1, 0.5]]}),
+        Candidate(3, 0, 3, "initial", (), loss, "a", None, Fate.DUPLICATE, same_as=0),
+    ]  # fmt: skip
+    with new_run(tmp_path / "run") as store:
+        store.commit(0, some, {"training": 1.0})
+        old = store.entries()
+        archive = Archive(Settings(equivalence=False), lambda loss: None)
+        store.add_summaries([archive.summary(each) for each in some])
+        new = store.entries()
+    assert new == old == tuple(map(Entry.of, some))
+    assert new[0].loss == some[0].loss
+    assert new[1].loss == loss  # its weights ran away
+    assert new[2].loss == network
+    assert new[2].details == some[2].details
+    assert [each.tuned for each in new] == [True, True, False, False]
+    assert len(new[2].shown) < 60 < len(new[2].text)

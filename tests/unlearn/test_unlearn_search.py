@@ -18,7 +18,7 @@ from evoloss.propose.llm import Endpoint
 from evoloss.propose.proposer import Proposal
 from evoloss.propose.unlearning import UnlearningEvolution
 from evoloss.store import Store
-from evoloss.unlearn import trials
+from evoloss.unlearn import trainings, trials
 from evoloss.unlearn.methods import makers
 from evoloss.unlearn.problem import load_problem
 from evoloss.unlearn.search import resume, search
@@ -206,13 +206,13 @@ def test_what_fails_a_cheap_test_is_never_trained(problem, monkeypatch):
         "mean(exp(-1000*log_probs_forget))", "mean(ref_log_probs_forget)*0 + mean(log_probs_retain)"
     ]  # fmt: skip
     asked = []
-    advance = trials.advance
+    advance = trainings.advance
 
     def noted(model, lora, objective, *rest):
         asked.append(len(objective))
         return advance(model, lora, objective, *rest)
 
-    monkeypatch.setattr(trials, "advance", noted)
+    monkeypatch.setattr(trainings, "advance", noted)
     given = [replace(proposal("mean(log_probs_forget)"), expression=parse_any(t)) for t in bad]
     history, _, _ = tried(problem, [*given, proposal("mean(log_probs_forget)")])
     assert [each.fate for each in history] == [Fate.REJECTED] * 4 + [Fate.SCORED]
@@ -336,7 +336,7 @@ def test_an_outcome_does_not_depend_on_who_else_trains(problem):
 
 
 def scarce(monkeypatch, most, error):
-    advance, sizes = trials.advance, []
+    advance, sizes = trainings.advance, []
 
     def limited(model, lora, objective, schedules, standing, running, end):
         sizes.append(len(running))
@@ -344,7 +344,7 @@ def scarce(monkeypatch, most, error):
             raise error
         return advance(model, lora, objective, schedules, standing, running, end)
 
-    monkeypatch.setattr(trials, "advance", limited)
+    monkeypatch.setattr(trainings, "advance", limited)
     return sizes
 
 

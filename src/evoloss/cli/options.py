@@ -57,6 +57,9 @@ SET = typer.Option(
     help="Any other setting, such as implicit_terms=20; may be repeated.",
     show_default=False,
 )
+DEVICE = typer.Option(
+    help="Where networks are trained: cpu, cuda, cuda:1 …, or auto.", show_default="cpu"
+)
 WORKERS = typer.Option(
     help="Processes that tune and train; the history is the same for any number of them.",
     show_default="none: all in this one",
@@ -68,8 +71,13 @@ RAY = typer.Option(
     show_default=False,
 )
 WORKER_SECONDS = typer.Option(
-    help="What takes a worker longer, a candidate and stage, has failed.", show_default="3600"
+    help="What takes a worker longer, a candidate and stage, has failed.",
+    show_default="3600; for unlearning 86400",
 )
 WORKER_MEMORY = typer.Option(
     help="GiB that a worker may hold.", show_default="its share of the machine's"
 )
+GPUS_PER_SHARD = typer.Option(
+    help="GPUs that Ray sets aside for each shard, such as 0.5; without any, it works on CPUs.",
+    show_default="0", min=0,
+)  # fmt: skip

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from evoloss.discovery.progress import Observer, Progress
     from evoloss.discovery.result import Result
-    from evoloss.execution.crew import Limits
 
 
 _ADDRESS = re.compile(r"(ray://)?[\w.\-\[\]:]+:\d+")
@@ -58,20 +58,27 @@ def with_address(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def worker_limits(
-    workers: int | None, ray: str | None, seconds: float | None, memory: float | None
-) -> Limits | None:
-    """What the options of workers say. memory: in GiB. Raises: UserError without workers."""
-    if seconds is None and memory is None:
-        return None
-    if workers is None and ray is None:
+def staff(
+    workers: int | None, ray: str | None, seconds: float | None, memory: float | None,
+    gpus: float | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What the options of workers say, as arguments of a search; they are checked.
+
+    memory: in GiB. Raises: UserError for what limits or asks nobody.
+    """
+    if workers is None and ray is None and not (seconds is None and memory is None):
         raise UserError(
             "--worker-seconds and --worker-memory limit workers: add --workers N or --ray"
         )
+    if workers is None and ray is None and gpus is None:
+        return {}
     from evoloss.execution.crew import Limits
+    from evoloss.execution.staff import Staff
 
     given_memory = None if memory is None else int(memory * 2**30)
-    return Limits(**given(seconds=seconds, memory=given_memory))
+    limits = Limits(**given(seconds=seconds, memory=given_memory))
+    chosen = Staff(workers, ray, limits, gpus or 0.0)
+    return {field.name: getattr(chosen, field.name) for field in fields(chosen)}
 
 
 def new_console() -> Console:

@@ -14,6 +14,7 @@ import typer
 from evoloss.cli.options import (
     AGAINST,
     DEFAULT_AGAINST,
+    GPUS_PER_SHARD,
     MAX_CANDIDATES,
     MAX_COST,
     MAX_SECONDS,
@@ -21,12 +22,24 @@ from evoloss.cli.options import (
     MAX_TOKENS,
     OUT,
     QUIET,
+    RAY,
     SEED,
     SET,
     TRACK,
     TUNE,
+    WORKER_MEMORY,
+    WORKER_SECONDS,
+    WORKERS,
 )
-from evoloss.cli.shared import endless, given, new_console, say_ending, stoppable, watched
+from evoloss.cli.shared import (
+    endless,
+    given,
+    new_console,
+    say_ending,
+    staff,
+    stoppable,
+    watched,
+)
 from evoloss.cli.unlearn_options import (
     BATCH,
     CONTEXT,
@@ -88,6 +101,7 @@ def demo(
     against: Annotated[str, AGAINST] = DEFAULT_AGAINST,
     tune: Annotated[int | None, TUNE] = None,
     eval_seeds: Annotated[int, EVAL_SEEDS] = 3,
+    workers: Annotated[int | None, WORKERS] = None,
     out: Annotated[Path | None, OUT] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
@@ -97,12 +111,13 @@ def demo(
     from evoloss.unlearn.demo import SETTINGS
 
     console, directory = new_console(), out or new_directory("unlearn-demo")
-    _check_names(against, True)  # these two before the models are taught
+    _check_names(against, True)  # these three before the models are taught
     Store.check_free(directory)
+    hired = staff(workers, None, None, None, None)
     with stoppable(directory):
         problem = taught(console, seed, data, data_dir, forget_rows, retain_rows)
     _search(
-        console, problem, directory, against, tune, eval_seeds, quiet, None, None,
+        console, problem, directory, against, tune, eval_seeds, quiet, None, None, hired,
         {**SETTINGS, **given(epochs=epochs, max_steps=max_steps, max_seconds=max_seconds),
          "seed": seed, "generations": -(-losses // 8), "population": 8},
     )  # fmt: skip
@@ -151,6 +166,11 @@ def search(
     together: Annotated[int | None, TOGETHER] = None,
     texts: Annotated[int | None, TEXTS] = None,
     forget_only: Annotated[bool, FORGET_ONLY] = False,
+    workers: Annotated[int | None, WORKERS] = None,
+    ray: Annotated[str | None, RAY] = None,
+    worker_seconds: Annotated[float | None, WORKER_SECONDS] = None,
+    worker_memory: Annotated[float | None, WORKER_MEMORY] = None,
+    gpus_per_shard: Annotated[float | None, GPUS_PER_SHARD] = None,
     others: Annotated[list[str] | None, SET] = None,
     seed: Annotated[int, SEED] = 0,
     against: Annotated[str, AGAINST] = DEFAULT_AGAINST,
@@ -182,6 +202,7 @@ def search(
     changes |= limits
     changes |= UnlearnSettings.parsed(others or ())
     unlearn_settings(**changes)  # refuses a wrong value before any data is read
+    hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
     endpoint = endpoint_of(
         llm_url, llm_model, two_phase, max_total_tokens=llm_tokens,
         input_price=llm_input_price, output_price=llm_output_price,
@@ -199,14 +220,15 @@ def search(
     directory = out or new_directory(f"unlearn-{problem.data.name}")
     _search(
         new_console(), problem, directory, against, tune, eval_seeds, quiet, track, endpoint,
-        changes,
+        hired, changes,
     )  # fmt: skip
 
 
 def resume(
-    run: Path, budgets: dict[str, Any], eval_seeds: int, track: list[str] | None, quiet: bool
+    run: Path, budgets: dict[str, Any], eval_seeds: int, track: list[str] | None, quiet: bool,
+    hired: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Continues an unlearning run that was broken off."""
+    """Continues an unlearning run that was broken off. hired: what `staff` says."""
     from evoloss.store import Store
     from evoloss.unlearn import search as searching
 
@@ -221,9 +243,10 @@ def resume(
                 observer=observer,
                 say=_say(console),
                 makers=_makers(endpoint, console, records),
+                **hired,
                 **budgets,
             )
-        _conclude(console, bench, result, DEFAULT_AGAINST, None, eval_seeds)
+        _conclude(console, bench, result, DEFAULT_AGAINST, None, eval_seeds, hired)
 
 
 def evaluate(subject: Subject, against: str, tune: int | None, seeds: int) -> None:
@@ -245,12 +268,13 @@ def evaluate(subject: Subject, against: str, tune: int | None, seeds: int) -> No
     if best is None:
         raise UserError(f"run '{run}' has no scored loss yet: `evoloss resume {run}` first")
     with stoppable(run):
-        _compare(console, bench, best, against, tune or count, seeds, run)
+        _compare(console, bench, best, against, tune or count, seeds, run, {})
 
 
 def _search(
     console: Console, problem: Problem, directory: Path, against: str, tune: int | None, seeds: int,
-    quiet: bool, track: list[str] | None, endpoint: Endpoint | None, changes: dict[str, Any],
+    quiet: bool, track: list[str] | None, endpoint: Endpoint | None, hired: dict[str, Any],
+    changes: dict[str, Any],
 ) -> None:  # fmt: skip
     from evoloss.unlearn import search as searching
 
@@ -267,21 +291,23 @@ def _search(
         ) as observer:
             result, bench = searching.search(
                 problem, out=directory, observer=observer, say=_say(console),
-                makers=_makers(_limited(endpoint, changes), console), endpoint=endpoint, **changes,
+                makers=_makers(_limited(endpoint, changes), console), endpoint=endpoint, **hired,
+                **changes,
             )  # fmt: skip
-        _conclude(console, bench, result, against, tune, seeds)
+        _conclude(console, bench, result, against, tune, seeds, hired)
 
 
 def _conclude(
-    console: Console, bench: Bench, result: Result, against: str, tune: int | None, seeds: int
-) -> None:
+    console: Console, bench: Bench, result: Result, against: str, tune: int | None, seeds: int,
+    hired: dict[str, Any],
+) -> None:  # fmt: skip
     from evoloss import tables
 
     measure = tables.Measure(bench.settings.objective, True)
     console.print(tables.found_loss(result.best, measure))
     console.print(tables.front(result.front, measure))
     count = len(result.history)
-    _compare(console, bench, result.best, against, tune or count, seeds, result.run)
+    _compare(console, bench, result.best, against, tune or count, seeds, result.run, hired)
     console.print(tables.budget(result.budget))
     if result.run is not None:
         run = shlex.quote(str(result.run))
@@ -296,9 +322,10 @@ def _conclude(
 
 def _compare(
     console: Console, bench: Bench, best: Any, against: str, budget: int, seeds: int,
-    run: Path | None,
+    run: Path | None, hired: dict[str, Any],
 ) -> None:  # fmt: skip
     from evoloss import unlearn_tables
+    from evoloss.execution.staff import Staff
     from evoloss.store import Store
     from evoloss.unlearn.finish import conclude
 
@@ -308,7 +335,7 @@ def _compare(
         with console.status("tuning the others") as status:
             record = conclude(
                 bench, best, names, budget, seeds, run,
-                lambda what, share: status.update(f"{what} {share:.0%}"),
+                lambda what, share: status.update(f"{what} {share:.0%}"), Staff(**hired),
             )  # fmt: skip
         console.print(unlearn_tables.evaluation(record))
         console.print(unlearn_tables.samples(record))

@@ -17,6 +17,7 @@ from evoloss.discovery.evaluate import Evaluation, Row, evaluate
 from evoloss.discovery.result import FoundLoss, found_losses
 from evoloss.discovery.search import resume, search
 from evoloss.discovery.settings import Settings
+from evoloss.engine.device import resolved
 from evoloss.errors import NothingTrained, UserError
 from evoloss.lang.expr import Expr
 from evoloss.lang.parse import parse
@@ -98,7 +99,8 @@ def _complete(cell: Cell, task: Task, say: Say) -> None:
 def _check(store: Store, cell: Cell, task: Task) -> None:
     wanted = {"task": task.name, "network": task.network_name}
     found = {name: store.about[name] for name in wanted}
-    if found != wanted or Settings.from_json(store.settings) != cell.settings:
+    settings = replace(cell.settings, device=resolved(cell.settings.device))
+    if found != wanted or Settings.from_json(store.settings) != settings:
         raise UserError(
             f"run '{cell.directory}' has another task, network, budget or settings: "
             "choose another --out"
@@ -117,7 +119,8 @@ def _meta_test(plan: Plan, task: Task, cells: Sequence[Cell], say: Say) -> None:
         losses = {cell.method: _best(cell.directory) for cell in missing}
         usual = parse(task.usual_loss)
         plain = {name: each.expression for name, each in losses.items() if each.momentum is None}
-        options = {"seeds": plan.trainings, "steps": steps, "seed": seed}
+        options = {"seeds": plan.trainings, "steps": steps, "seed": seed,
+                   "device": cells[0].settings.device}  # fmt: skip
         tested = evaluate(task, {**plain, "usual": usual}, **options)
         rows = {row.label: row for row in tested.rows}
         for name, each in losses.items():
@@ -127,7 +130,7 @@ def _meta_test(plan: Plan, task: Task, cells: Sequence[Cell], say: Say) -> None:
             _keep(cell, replace(tested, rows=(rows[cell.method], rows["usual"])))
 
 
-def _with_momentum(task: Task, name: str, loss: FoundLoss, options: dict[str, int]) -> Row:
+def _with_momentum(task: Task, name: str, loss: FoundLoss, options: dict[str, Any]) -> Row:
     """The row of a loss whose base training has a momentum of its own."""
     momentum = loss.momentum or 0.0
     training = replace(task.training, momentum=momentum, nesterov=bool(momentum))

@@ -44,19 +44,23 @@ def evaluate(
     seeds: int = 5,
     steps: int | None = None,
     seed: int = 0,
+    device: str = "cpu",
 ) -> Evaluation:
     """Trains fresh networks under each loss and scores them on the test split.
 
     All losses see the same initial weights and minibatches, so that their scores can be compared
     seed by seed. A seed of a few-shot task is the mean over `episodes_per_fitness` episodes.
-    steps: of SGD; None takes the task's own. seed: other seeds, other trainings.
+    steps: of SGD; None takes the task's own. seed: other seeds, other trainings. device: as of a
+    search.
     Raises: UserError for fewer than one seed or step.
     """
     if seeds < 1:
         raise UserError(f"{seeds} seeds: give at least 1")
     if steps is not None and steps < 1:
         raise UserError(f"{steps} training steps: give at least 1")
-    settings = Settings(seed=seed, population=max(2, len(losses)), fitness_steps=steps)
+    settings = Settings(
+        seed=seed, population=max(2, len(losses)), fitness_steps=steps, device=device
+    )
     bench = Workbench(task, settings)
     expressions = list(losses.values())
     scores: list[list[float]] = [[] for _ in expressions]

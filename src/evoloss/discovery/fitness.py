@@ -65,10 +65,11 @@ def _segment(
     bench: Workbench, losses: LossPopulation, trial: Trial, state: Trained, begin: int, end: int
 ) -> Trained:
     data, batches = trial.train, trial.batches[begin:end]
-    phi = losses.initial_phi()
+    phi = losses.initial_phi(data.x.device)
     return train(
-        state, bench.stack, losses, phi, data.x, data.y, batches, bench.task.output, bench.sgd
-    )
+        state, bench.stack, losses, phi, data.x, data.y, batches, bench.task.output, bench.sgd,
+        bench.graphs,
+    )  # fmt: skip
 
 
 def _errors(

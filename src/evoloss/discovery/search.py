@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from evoloss.discovery.budgets import raised
 from evoloss.discovery.loop import Run
+from evoloss.discovery.precision import check_precision
 from evoloss.discovery.progress import Observer
 from evoloss.discovery.result import Result
 from evoloss.discovery.settings import Settings, preset
 from evoloss.discovery.supervised import Supervised
 from evoloss.discovery.workbench import Workbench
 from evoloss.discovery.workers import SHARD, check_workers, executor
+from evoloss.engine.device import resolved
 from evoloss.errors import UserError
 from evoloss.execution.crew import Limits
+from evoloss.execution.staff import Staff
 from evoloss.store import Store
 from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Task, check_network
@@ -30,6 +36,7 @@ def search(
     workers: int | None = None,
     ray: str | None = None,
     limits: Limits | None = None,
+    gpus_per_shard: float = 0.0,
     **settings: Any,
 ) -> Result:
     """Discovers a loss for a task.
@@ -37,18 +44,23 @@ def search(
     task: a Task, or what `load_task` takes. out: directory of a new run; None keeps nothing.
     observer: told of the progress. workers: processes that tune and train; ray: the address of a
     Ray cluster that does, 'local' starts one on this machine; neither does it here. limits: of
-    either. preset and settings: see `Settings`, such as seed=0, population=25, generations=50.
+    either. gpus_per_shard: what Ray sets aside for each shard of losses. preset and settings: see
+    `Settings`, such as seed=0, population=25, generations=50.
     Raises: UserError for a task, setting or directory that will not do, or if no candidate
     could be scored.
     """
-    if workers is not None or ray is not None:
+    staff = Staff(workers, ray, limits, gpus_per_shard)
+    if staff.elsewhere:
         settings = {"shard": SHARD, **settings}
     chosen = _settings(preset, settings)
+    chosen = replace(chosen, device=resolved(chosen.device))
     if isinstance(task, str):
         task = load_task(task)
-    check_workers(task, workers, ray)
-    check_network(task)
-    bench = Workbench(task, chosen)
+    check_workers(task, staff)
+    check_network(task, torch.device(chosen.device))
+    bench = _bench(task, chosen)
+    check_precision(bench)
+    chosen = bench.settings
     store = None
     if out is not None:
         about = {"task": task.name, "network": task.network_name, "metric": task.metric.name,
@@ -56,7 +68,7 @@ def search(
                  "higher_is_better": task.metric.higher_is_better,
                  "stacking": bench.stacking}  # fmt: skip
         store = Store.create(Path(out), task=task.source, settings=chosen.to_json(), about=about)
-    with executor(bench, workers, limits, ray) as chosen_executor:
+    with executor(bench, staff) as chosen_executor:
         return Run(Supervised(bench, chosen_executor), store, observer).go()
 
 
@@ -68,27 +80,33 @@ def resume(
     workers: int | None = None,
     ray: str | None = None,
     limits: Limits | None = None,
+    gpus_per_shard: float = 0.0,
+    device: str | None = None,
     **budgets: float,
 ) -> Result:
     """Continues a run that was broken off; its history becomes what it would have been.
 
     task: needed only for a run whose task lived in memory. workers, ray: as of `search`, and
-    whatever they were before. budgets: larger ones, such as max_steps=10**6 or generations=100,
-    with which a finished run goes on too.
+    whatever they were before. device: another than the run's, where that is not to be had; what
+    follows is then rounded otherwise. budgets: larger ones, such as max_steps=10**6 or
+    generations=100, with which a finished run goes on too.
     """
+    staff = Staff(workers, ray, limits, gpus_per_shard)
     store = Store.open(Path(run), write=True)
     try:
-        bench = _reopened(store, task, budgets)
-        check_workers(bench.task, workers, ray)
+        bench = _reopened(store, task, budgets, device)
+        check_workers(bench.task, staff)
     except BaseException:
         store.close()
         raise
-    with executor(bench, workers, limits, ray) as chosen:
+    with executor(bench, staff) as chosen:
         return Run(Supervised(bench, chosen), store, observer).go()
 
 
-def _reopened(store: Store, task: Task | None, budgets: Mapping[str, float]) -> Workbench:
-    """The workbench of a stored run, which is given larger budgets if there are any.
+def _reopened(
+    store: Store, task: Task | None, budgets: Mapping[str, float], device: str | None
+) -> Workbench:
+    """The workbench of a stored run, which is given larger budgets or another device if wanted.
 
     Raises UserError for a task that is not the run's.
     """
@@ -108,11 +126,23 @@ def _reopened(store: Store, task: Task | None, budgets: Mapping[str, float]) -> 
                 f"run {run} is for {name} '{store.about[name]}', not '{value}': "
                 "resume it with the task it was started with"
             )
-    settings = raised(Settings.from_json(store.settings), budgets)
+    before = Settings.from_json(store.settings)
+    settings = raised(before, budgets)
+    if device is not None:
+        settings = replace(replace(settings, device=device), device=resolved(device))
     bench = Workbench(task, settings, store.about["stacking"])
-    if budgets:
+    if settings != before:
         store.extend(settings.to_json())
     return bench
+
+
+def _bench(task: Task, settings: Settings) -> Workbench:
+    """The workbench of a new run, in shards that fit into the memory of its device."""
+    bench = Workbench(task, settings)
+    together = bench.fitting
+    if together >= (settings.shard or settings.population):
+        return bench
+    return Workbench(task, replace(settings, shard=together))
 
 
 def _settings(name: str, changes: Mapping[str, Any]) -> Settings:

@@ -1,5 +1,6 @@
 """The settings of one search, and the two presets: `paper` (as published) and `fast`."""
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -27,6 +28,10 @@ class Settings(LoopSettings):
     final_seeds: how many initialisations the finalists are scored on.
     rescale: whether each finalist is also tried at multiples, which are other learning rates.
     tune_momentum: whether finalists are also tried at other momenta of the base training.
+    device: where they are: cpu, cuda, cuda:1 and so on, or auto for a GPU where there is one.
+    memory: GiB of it that networks may take, which limits how many are trained together; None
+        takes 80 % of what is free on a GPU, and sets no limit on the CPU.
+    precision: of the base networks' matrix products, float32 or bf16; see docs/scaling.md.
     stacking: how base networks are batched: auto, dense, vmap or loop.
     shard: how many losses are tuned or trained together, each shard on one torch thread; None for
         all of a generation, on as many threads as suit them. Workers want a number (see
@@ -47,6 +52,9 @@ class Settings(LoopSettings):
     final_seeds: int = 5
     rescale: bool = True
     tune_momentum: bool = False
+    device: str = "cpu"
+    memory: float | None = None
+    precision: str = "float32"
     stacking: str = "auto"
     shard: int | None = None
 
@@ -57,14 +65,19 @@ class Settings(LoopSettings):
             shard=1,
         )  # fmt: skip
         self.check_budgets(asks_a_language_model=False)
+        if self.memory is not None and not self.memory > 0:
+            raise UserError(f"memory is {self.memory:g} GiB: give a number above 0")
         if not self.es_sigma > 0:
             raise UserError(f"es_sigma is {self.es_sigma}: give a number above 0, such as 0.05")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise UserError(f"device '{self.device}': give cpu, cuda, cuda:0 and so on, or auto")
         for name, known in (
             ("method", tuple(METHODS)),
             ("weights", WEIGHTS),
             ("local_search", (*LOCAL_SEARCHES, "none")),
             ("implicit_solver", SOLVERS),
             ("stacking", STACKINGS),
+            ("precision", PRECISIONS),
             ("preset", tuple(PRESETS)),
         ):
             if getattr(self, name) not in known:
@@ -109,6 +122,7 @@ METHODS: dict[str, dict[str, Any]] = {
 """Every method, and what it changes of the defaults; its proposer is in `methods`."""
 WEIGHTS = ("edges", "constants")
 SOLVERS = ("cg", "neumann")
+PRECISIONS = ("float32", "bf16")
 STACKINGS = ("auto", "dense", "vmap", "loop")
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -20,6 +20,7 @@ from evoloss.discovery.race import Score, race
 from evoloss.discovery.rejection import faults
 from evoloss.discovery.tuning import tune
 from evoloss.discovery.workbench import Trial, Workbench
+from evoloss.engine.memory import gpu_is_short, in_parts
 from evoloss.engine.training import Trained
 from evoloss.execution.executor import Executor, Fault, Plain, Tick
 from evoloss.lang.export.json_form import from_json, to_json
@@ -29,22 +30,41 @@ FITNESS, FINALISTS = "fitness", "finalists"
 
 
 class Trainings:
-    """The `Workplace` of a workbench."""
+    """The `Workplace` of a workbench.
 
-    def __init__(self, bench: Workbench) -> None:
+    sent: whether answers go to another process. Within one, the state of a training is a tensor on
+    the device that it goes on with. together: how many losses fit into the device's memory; None
+    where that is not known to be less than what is asked for.
+    """
+
+    def __init__(self, bench: Workbench, sent: bool = False) -> None:
         self.bench = bench
+        self.sent = sent
+        self.together: int | None = None
 
     def do(
         self, call: str, items: Sequence[Plain], common: Mapping[str, Plain], tick: Tick
     ) -> list[Plain]:
         """`test`: cheaply. `tune`: weights. `train`: trainings from one step to another."""
-        losses = [from_json(item["loss"]) for item in items]
-        with self.bench.threads():
+
+        def work(part: Sequence[Plain]) -> list[Plain]:
+            losses = [from_json(item["loss"]) for item in part]
             if call == "test":
                 return list(faults(self.bench, losses))
             if call == "tune":
                 return [list(phi) for phi in tune(self.bench, losses, tick)]
-            return self._train(losses, items, **common)
+            return self._train(losses, part, **common)
+
+        with self.bench.threads():
+            together = min(self.together or len(items), len(items))
+            return in_parts(items, together, work, gpu_is_short, self._work_on_fewer)
+
+    def _work_on_fewer(self, count: int) -> None:
+        """From here on, for what did not fit once will not fit again."""
+        self.together = count
+        if self.bench.graphs is not None:
+            self.bench.graphs.clear()
+            torch.cuda.empty_cache()
 
     def _train(
         self, losses: Sequence[Expr], items: Sequence[Plain], trials: str, momentum: float | None,
@@ -57,11 +77,14 @@ class Trainings:
         after, errors = advanced(bench, losses, chosen, states, begin, end)
         if last:
             return [{"errors": list(each)} for each in errors]
+        rows = [_sent(each) if self.sent else (each.theta, each.velocity) for each in after]
         return [
-            {"errors": list(each), "state": [[s.theta[row].numpy(), s.velocity[row].numpy()]
-                                             for s in after]}
+            {
+                "errors": list(each),
+                "state": [[theta[row], velocity[row]] for theta, velocity in rows],
+            }
             for row, each in enumerate(errors)
-        ]  # fmt: skip
+        ]
 
     @property
     def _fitness(self) -> Sequence[Trial]:
@@ -77,11 +100,16 @@ def _gathered(items: Sequence[Plain], number: int, trial: Trial, begin: int) -> 
     if begin == 0:
         return Trained.start(trial.initial, len(items))
     rows = [item["state"][number] for item in items]
-    return Trained(_stacked(rows, 0), _stacked(rows, 1), begin)
+    theta, velocity = (_stacked(rows, which).to(trial.initial.device) for which in (0, 1))
+    return Trained(theta, velocity, begin)
 
 
 def _stacked(rows: Sequence[Any], which: int) -> Tensor:
-    return torch.stack([torch.from_numpy(row[which]) for row in rows])
+    return torch.stack([torch.as_tensor(row[which]) for row in rows])
+
+
+def _sent(state: Trained) -> tuple[Plain, Plain]:
+    return state.theta.cpu().numpy(), state.velocity.cpu().numpy()
 
 
 def faulty(executor: Executor, losses: Sequence[Expr]) -> list[str | None]:

@@ -10,11 +10,13 @@ from torch import Tensor
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
 from evoloss.discovery.randomness import Purpose, stream
 from evoloss.discovery.workbench import Workbench
+from evoloss.engine.captured import capturable
 from evoloss.engine.fused import FusedDense, Table, fused
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import Adam
 from evoloss.lang.expr import Expr
-from evoloss.local_search.inner import Inner
+from evoloss.local_search.captured import CapturedHyperGradient
+from evoloss.local_search.inner import HyperGradient, Inner
 
 Tick = Callable[[float], None]
 _STEPS_A_CALL = 25
@@ -29,7 +31,7 @@ def tune(bench: Workbench, expressions: Sequence[Expr], tick: Tick) -> list[tupl
     tick: called now and then with the share that is done.
     """
     losses = LossPopulation(expressions, bench.settings.local_weights)
-    phi = losses.initial_phi()
+    phi = losses.initial_phi(bench.device)
     settings, first = bench.settings, bench.tuning[0].train
     one_step = settings.local_search == "unrolled" and settings.inner_steps == 1
     one_step = one_step and losses.form(phi) == "fused"
@@ -64,21 +66,25 @@ def _compiled(
 def _step_by_step(bench: Workbench, losses: LossPopulation, phi: Tensor, tick: Tick) -> Tensor:
     """The tuned φ, by the settings' local search over the whole stack."""
     settings = bench.settings
-    hypergradient = LOCAL_SEARCHES[settings.local_search].make(settings)
+    hypergradient: HyperGradient = LOCAL_SEARCHES[settings.local_search].make(settings)
     inner = Inner(
         stack=bench.stack,
         losses=losses,
         usual=LossPopulation([bench.usual] * len(losses), "none"),
         output=bench.task.output,
         sgd=bench.sgd,
+        device=bench.device,
     )
     adam = Adam(settings.meta_lr)
     state = adam.init(phi)
+    one_step = settings.local_search == "unrolled" and settings.inner_steps == 1
+    if bench.graphs and one_step and capturable(bench.stack, losses, phi):
+        hypergradient = CapturedHyperGradient(bench.graphs, inner, phi)
     for number, step in enumerate(bench.tuning):
         bench.stack.reseed(number)
-        rows = torch.from_numpy(step.inner_rows)
+        rows = torch.from_numpy(step.inner_rows).to(bench.device)
         batches = [(step.train.x[each], step.train.y[each]) for each in rows]
-        seen = torch.from_numpy(step.validation_rows)
+        seen = torch.from_numpy(step.validation_rows).to(bench.device)
         validation = (step.validation.x[seen], step.validation.y[seen])
         theta = bench.tuning_weights[number]
         rng = stream(settings.seed, Purpose.LOCAL_SEARCH, number)

@@ -20,14 +20,18 @@ from torch import Tensor, nn
 
 from evoloss.discovery.randomness import Purpose, stream, torch_seed
 from evoloss.discovery.settings import Settings
+from evoloss.engine.captured import Graphs
+from evoloss.engine.device import resolved
 from evoloss.engine.fused import Table
+from evoloss.engine.memory import budget, bytes_per_copy, fitting
 from evoloss.engine.optimisers import SGD
+from evoloss.engine.precision import HalfPrecision
 from evoloss.engine.stack import Stack
 from evoloss.engine.stacking import choose, make_stack
 from evoloss.engine.training import InitialWeights, fresh_network, fresh_weights, minibatches
 from evoloss.lang.expr import Expr
 from evoloss.lang.parse import parse
-from evoloss.tasks.task import Data, Episode, Splits, Task
+from evoloss.tasks.task import Data, Episode, Splits, Task, placed
 
 REJECTION_ROWS = 100
 SMALL_SPLIT = 2000
@@ -64,12 +68,16 @@ class Workbench:
     ) -> None:
         self.task = task
         self.settings = settings
+        self.device = torch.device(resolved(settings.device))
+        self.episodes = placed(task.episodes, self.device)
+        self.graphs = Graphs() if self.device.type == "cuda" else None
         # Seeded for what is not trained: frozen layers and buffers may be random as well.
         seed = torch_seed(settings.seed, Purpose.INITIAL_WEIGHTS)
-        module = fresh_network(task.network, seed)
-        x = task.episodes.search(0).train.x[: task.training.batch]
+        module = fresh_network(task.network, seed).to(self.device)
+        x = self.episodes.search(0).train.x[: task.training.batch]
         self.stacking = stacking or _chosen(module, settings, x)
-        self.stack: Stack = make_stack(module, self.stacking)
+        stack: Stack = make_stack(module, self.stacking)
+        self.stack = HalfPrecision(stack) if settings.precision == "bf16" else stack
         training = task.training
         self.sgd = SGD(training.lr, training.momentum, training.nesterov, training.weight_decay)
         self.usual: Expr = parse(task.usual_loss)
@@ -77,10 +85,26 @@ class Workbench:
     @property
     def fitness_seeds(self) -> int:
         """How many trainings a fitness averages over: more where there is little to validate on."""
-        given, episodes = self.settings.fitness_seeds, self.task.episodes
+        given, episodes = self.settings.fitness_seeds, self.episodes
         if given is not None or not isinstance(episodes, Splits):
             return given or 1
         return min(MOST_SPLITS, math.ceil(ENOUGH_ROWS / max(1, len(episodes.validation))))
+
+    @property
+    def fitting(self) -> int:
+        """How many losses of a generation the memory of the device does for at a time.
+
+        Raises: UserError if it does not do for one.
+        """
+        most = budget(self.device, self.settings.memory)
+        if most is None:
+            return self.settings.population
+        trials = self.fitness_seeds * self.task.episodes_per_fitness
+        x = self.episodes.search(0).train.x[: self.task.training.batch]
+        module = fresh_network(self.task.network, 0).to(self.device)
+        unroll = 1 if self.settings.local_search == "none" else self.settings.inner_steps
+        a_copy = bytes_per_copy(module, x, trials, unroll)
+        return fitting(most, a_copy, self.settings.population)
 
     @property
     def fitness_steps(self) -> int:
@@ -102,7 +126,7 @@ class Workbench:
         """The steps of local search, the same for every candidate."""
         steps, inner = self.settings.local_steps, self.settings.inner_steps
         rng = stream(self.settings.seed, Purpose.TUNING_BATCHES)
-        episodes, batch = self.task.episodes, self.task.training.batch
+        episodes, batch = self.episodes, self.task.training.batch
         if episodes.distinct == 1:
             episode = episodes.search(0)
             inner_rows = minibatches(len(episode.train), batch, steps * inner, rng)
@@ -147,6 +171,7 @@ class Workbench:
                 for step in range(self.settings.local_steps)
             ],
             self.task.network,
+            self.device,
         )
 
     @cached_property
@@ -162,14 +187,14 @@ class Workbench:
 
     def trial(self, purpose: Purpose, number: int) -> Trial:
         """The base training of a number: an episode, initial weights and minibatches."""
-        seed, episodes = self.settings.seed, self.task.episodes
+        seed, episodes = self.settings.seed, self.episodes
         rng = stream(seed, purpose, number)
         index = int(rng.integers(episodes.distinct))
         episode = self._episode(purpose, index, rng)
         return Trial(
             episode.train,
             episode.held_out,
-            fresh_weights(self.task.network, torch_seed(seed, purpose, number)),
+            fresh_weights(self.task.network, torch_seed(seed, purpose, number), self.device),
             minibatches(len(episode.train), self.task.training.batch, self.fitness_steps, rng),
         )
 
@@ -178,7 +203,7 @@ class Workbench:
 
         Otherwise the best of a thousand losses is the one that suits the validation rows.
         """
-        episodes = self.task.episodes
+        episodes = self.episodes
         if purpose is Purpose.EVALUATION:
             return episodes.test(index)
         resplit = purpose is Purpose.FINALISTS or self.fitness_seeds > 1
@@ -188,13 +213,17 @@ class Workbench:
 
     @cached_property
     def rejection_start(self) -> tuple[Tensor, Tensor]:
-        """Raw outputs (R, C) of a fresh network on some training inputs, and their targets."""
+        """Raw outputs (R, C) of a fresh network on some training inputs, and their targets.
+
+        On the CPU: so few rows are moved faster there, by compiled kernels, than on a GPU.
+        """
         rng = stream(self.settings.seed, Purpose.REJECTION)
-        train = self.task.episodes.search(0).train
-        rows = torch.from_numpy(rng.permutation(len(train))[:REJECTION_ROWS])
+        train = self.episodes.search(0).train
+        rows = torch.from_numpy(rng.permutation(len(train))[:REJECTION_ROWS]).to(self.device)
         seed = torch_seed(self.settings.seed, Purpose.REJECTION)
-        raw = self.stack.predict(fresh_weights(self.task.network, seed), train.x[rows])[0]
-        return raw.double(), train.y[rows].double()
+        theta = fresh_weights(self.task.network, seed, self.device)
+        raw = self.stack.predict(theta, train.x[rows])[0]
+        return raw.cpu().double(), train.y[rows].cpu().double()
 
 
 def _chosen(module: nn.Module, settings: Settings, x: Tensor) -> dict[str, str]:

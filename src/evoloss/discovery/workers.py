@@ -6,24 +6,20 @@ get the rows of the driver, in memory that all processes share; the test split i
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from evoloss.discovery.settings import Settings
 from evoloss.discovery.trainings import Trainings
 from evoloss.discovery.workbench import Workbench
-from evoloss.errors import UserError
-from evoloss.execution.crew import Crew, Limits
 from evoloss.execution.executor import Executor, Recipe
-from evoloss.execution.in_process import InProcess
-from evoloss.execution.pool import Pool
 from evoloss.execution.shared_arrays import Arrays
+from evoloss.execution.staff import Staff
+from evoloss.execution.tensors import tensor
 from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Data, Splits, Task
 
@@ -32,41 +28,15 @@ SHARD = 4
 _PARTS = ("train", "validation")
 
 
-def check_workers(task: Task, workers: int | None, ray: str | None = None) -> None:
-    """Raises: UserError for a number, or a task, that no worker can be made of."""
-    if workers is None and ray is None:
-        return
-    if workers is not None and ray is not None:
-        raise UserError("workers and ray exclude each other: Ray decides on its processes itself")
-    if workers is not None and workers < 1:
-        raise UserError(f"{workers} workers: give at least 1, or leave them out")
-    if task.source is None:
-        raise UserError(
-            f"task '{task.name}' lives in memory, where worker processes cannot get it: write a "
-            "function that returns it and search 'module:function', or leave workers out"
-        )
+def check_workers(task: Task, staff: Staff) -> None:
+    """Raises: UserError for a task that workers cannot load."""
+    advice = "write a function that returns it and search 'module:function'"
+    staff.check(task.source, f"task '{task.name}'", advice)
 
 
-@contextmanager
-def executor(
-    bench: Workbench, workers: int | None, limits: Limits | None, ray: str | None = None
-) -> Iterator[Executor]:
+def executor(bench: Workbench, staff: Staff) -> AbstractContextManager[Executor]:
     """Where the work of a search on this bench is done; closed at the end."""
-    shard = bench.settings.shard
-    if workers is None and ray is None:
-        yield InProcess(Trainings(bench), shard)
-        return
-    crew: Crew
-    if ray is not None:
-        from evoloss.execution.ray_cluster import RayCluster
-
-        crew = RayCluster(_recipe(bench), ray, shard, limits)
-    else:
-        crew = Pool(_recipe(bench), workers or 1, shard, limits)
-    try:
-        yield crew
-    finally:
-        crew.close()
+    return staff.at_work(lambda: Trainings(bench), lambda: _recipe(bench), bench.settings.shard)
 
 
 def _recipe(bench: Workbench) -> Recipe:
@@ -88,12 +58,12 @@ def trainings(
     task = load_task(**source)
     if data and isinstance(task.episodes, Splits):
         train, validation = (
-            Data(*(_tensor(data[f"{part}.{axis}"]) for axis in "xy")) for part in _PARTS
+            Data(*(tensor(data[f"{part}.{axis}"]) for axis in "xy")) for part in _PARTS
         )
         nothing = Data(train.x[:0], train.y[:0])
         splits = replace(task.episodes, train=train, validation=validation, held_out_test=nothing)
         task = replace(task, episodes=splits)
-    return Trainings(Workbench(task, Settings.from_json(settings), stacking))
+    return Trainings(Workbench(task, Settings.from_json(settings), stacking), sent=True)
 
 
 def _data(task: Task) -> dict[str, np.ndarray[Any, Any]]:
@@ -105,10 +75,3 @@ def _data(task: Task) -> dict[str, np.ndarray[Any, Any]]:
         for part in _PARTS
         for axis in "xy"
     }
-
-
-def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
-    """Without a copy, though torch warns that some arrays must not be written to: nobody does."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
-        return torch.from_numpy(array)

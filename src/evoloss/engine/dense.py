@@ -75,6 +75,8 @@ def dense_layers(module: nn.Module) -> list[Layer] | None:
 class DenseStack:
     """`Stack` for `dense_layers`; see there for which modules."""
 
+    repeatable = True
+
     def __init__(self, module: nn.Module, layers: list[Layer]) -> None:
         self.layout = Layout(module)
         self.layers = layers
@@ -110,7 +112,7 @@ class DenseStack:
             change = self._affine(directions, layer, hidden[index])
             if moved is not None:
                 weight = named[layer.weight].mT.expand(len(moved), -1, -1)
-                change = change.baddbmm_(moved, weight)
+                change = change.baddbmm_(moved, weight.to(change.dtype))
             moved = layer.activation.scale(change, hidden[index + 1].expand_as(change))
         assert moved is not None  # there is at least one layer
         return moved

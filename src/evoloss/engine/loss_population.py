@@ -7,7 +7,6 @@ A loss is the sum over outputs and the mean over rows of its expression.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evoloss.engine import kernels, torch_form, triton_form
+from evoloss.engine.device import CPU
 from evoloss.engine.outputs import push_forward, transform
 from evoloss.engine.program import Programs, Weights, flatten
 from evoloss.engine.threads import cores, spread
@@ -51,6 +51,7 @@ class LossPopulation:
         self.only_networks = tuned and all(isinstance(e, Network) for e in self.expressions)
         self.programs: Programs = flatten(self.expressions, weights)
         self._halves = _balanced(self.programs.start, cores())
+        self._walked: dict[torch.device, triton_form.Walked] = {}
 
     def __len__(self) -> int:
         return len(self.expressions)
@@ -61,17 +62,18 @@ class LossPopulation:
             return self.backend
         return "triton" if triton_form.usable(self.programs, tensor) else "torch"
 
-    @cached_property
-    def triton_kernels(self) -> triton_form.Kernels:
-        """The programs as Triton runs them."""
-        return triton_form.kernels_of(self.programs)
+    def walked(self, device: torch.device) -> triton_form.Walked:
+        """The programs as Triton's kernels read them, on a device."""
+        if device not in self._walked:
+            self._walked[device] = triton_form.Walked.of(self.programs, device)
+        return self._walked[device]
 
-    def initial_phi(self) -> Tensor:
+    def initial_phi(self, device: torch.device = CPU) -> Tensor:
         """(P, N) float64: 1 on every edge, or the constants' own values; 1 in the padding.
 
         With weights `none` it holds the constant factors, and is to be passed on as it is.
         """
-        return torch.from_numpy(self.programs.phi.copy())
+        return torch.from_numpy(self.programs.phi.copy()).to(device)
 
     def gradient(
         self, raw: Tensor, target: Tensor, phi: Tensor, output: Output = "identity"
@@ -83,7 +85,7 @@ class LossPopulation:
         if (form := self.form(raw)) == "torch":
             return torch_form.gradient(self, raw, target, phi, output)
         if form == "triton":
-            return triton_form.gradient(self, raw, target, phi, output)
+            return triton_form.gradient(self.walked(raw.device), raw, target, phi, output)
         f = transform(raw, output)
         p, q = self.programs, _flat(f)
         out = np.empty((len(self), q.shape[1]), dtype=q.dtype)
@@ -102,7 +104,9 @@ class LossPopulation:
         if (form := self.form(prediction)) == "torch":
             return torch_form.values_and_gradients(self, prediction, target, phi)
         if form == "triton":
-            return triton_form.values_and_gradients(self, prediction, target, phi)
+            return triton_form.values_and_gradients(
+                self.walked(prediction.device), prediction, target, phi
+            )
         p, q = self.programs, _flat(prediction)
         value, out = np.empty(len(self)), np.empty((len(self), q.shape[1]), dtype=q.dtype)
         by_phi = np.zeros_like(p.phi)
@@ -135,7 +139,9 @@ class LossPopulation:
         if (form := self.form(prediction)) == "torch":
             return torch_form.curvature(self, prediction, target, phi, along, along_phi)
         if form == "triton":
-            return triton_form.curvature(self, prediction, target, phi, along, along_phi)
+            return triton_form.curvature(
+                self.walked(prediction.device), prediction, target, phi, along, along_phi
+            )
         p, q = self.programs, _flat(prediction)
         w = np.ascontiguousarray(_flat(along), dtype=q.dtype)
         z = np.zeros_like(p.phi) if along_phi is None else along_phi.detach().numpy()
@@ -158,7 +164,9 @@ class LossPopulation:
         if (form := self.form(raw)) == "torch":
             return torch_form.minimise(self, raw, target, phi, output, steps, lr)
         if form == "triton":
-            return triton_form.minimise(self, raw, target, phi, output, steps, lr)
+            return triton_form.minimise(
+                self.walked(raw.device), raw, target, phi, output, steps, lr
+            )
         p = self.programs
         out = np.empty((len(self), raw.numel()))
         shared = (p.code, p.operands, p.slots, p.constant, p.live, p.start, phi.numpy())

@@ -20,12 +20,18 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp, vjp, vmap
 
 from evoloss.engine.batch_norm import Statistics, gathered, standardising_by, without_memory
+from evoloss.engine.device import seeded
 
 Pullback = Callable[[Tensor], Tensor]
 
 
 class Stack(Protocol):
     """What every way of stacking offers. D: parameters of one network."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether passes draw no random numbers."""
+        ...
 
     def forward(self, theta: Tensor, x: Tensor) -> Tensor:
         """(P, B, C) raw outputs of θ (P, D) for x (B, …); differentiable by autograd."""
@@ -111,7 +117,8 @@ class _Functional:
 
     def seeded(self) -> AbstractContextManager[None]:
         """Within it, the module's random numbers start from `noise`."""
-        return _seeded(self.noise) if self.stochastic else nullcontext()
+        device = next(self.module.parameters()).device
+        return seeded(self.noise, device) if self.stochastic else nullcontext()
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -133,18 +140,15 @@ def _is_stochastic(part: nn.Module) -> bool:
     return isinstance(part, _STOCHASTIC) or type(part).__name__ in _STOCHASTIC_NAMES
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
-
-
 class _ModuleStack:
     """What the stacks over arbitrary modules share."""
 
     def __init__(self, module: nn.Module) -> None:
         self.function = _Functional(module)
+
+    @property
+    def repeatable(self) -> bool:
+        return not self.function.stochastic
 
     def reseed(self, noise: int) -> None:
         self.function.noise = noise

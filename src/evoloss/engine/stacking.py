@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from evoloss.engine.batch_norm import Statistics
 from evoloss.engine.compiled import cache_directory
 from evoloss.engine.dense import DenseStack, dense_layers
+from evoloss.engine.device import described, finish
 from evoloss.engine.stack import LoopStack, Pullback, Stack, VmapStack, parameters
 from evoloss.errors import UserError
 
@@ -39,6 +40,10 @@ class MixedStack:
     train: Stack
     pull_shared: Stack
     push_shared: Stack
+
+    @property
+    def repeatable(self) -> bool:
+        return self.train.repeatable
 
     def forward(self, theta: Tensor, x: Tensor) -> Tensor:
         return self.train.forward(theta, x)
@@ -114,14 +119,14 @@ def _trial(module: nn.Module, copies: int, x: Tensor) -> dict[str, str]:
     seconds: dict[str, dict[str, float]] = {operation: {} for operation in OPERATIONS}
     for way in WAYS:
         stack = _make(module, way)
-        gradient = torch.ones(copies, *stack.predict(shared, x).shape[1:])
+        gradient = torch.ones(copies, *stack.predict(shared, x).shape[1:], device=x.device)
         for operation, run in (
             ("train", lambda s=stack, g=gradient: s.pull(own, x)[1](g)),
             ("pull_shared", lambda s=stack, g=gradient: s.pull(shared, x)[1](g)),
             ("push", lambda s=stack: s.push(shared, x, own)),
         ):
             try:
-                seconds[operation][way] = _seconds(run)
+                seconds[operation][way] = _seconds(run, x.device)
             except RuntimeError:
                 continue
     impossible = [operation for operation in OPERATIONS if not seconds[operation]]
@@ -143,19 +148,21 @@ def _threads(module: nn.Module, copies: int, x: Tensor) -> str:
     return str(torch.get_num_threads() if products > _WORTH_THREADS else 1)
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
     run()
     times = []
     for _ in range(_REPEATS):
+        finish(device)
         start = time.perf_counter()
         run()
+        finish(device)
         times.append(time.perf_counter() - start)
     return min(times)
 
 
 def _remembered(module: nn.Module, copies: int, x: Tensor) -> Path:
     """Where this machine's choice for such a network is kept."""
-    what = (repr(module), copies, tuple(x.shape), str(x.device), torch.__version__,
+    what = (repr(module), copies, tuple(x.shape), described(x.device), torch.__version__,
             torch.get_num_threads(), os.cpu_count(), os.uname().machine)  # fmt: skip
     name = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
     return cache_directory() / "stacking" / f"{name}.json"

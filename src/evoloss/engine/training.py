@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from evoloss.engine.captured import Graphs, Tensors, WalkedLosses, capturable, tensors_of
+from evoloss.engine.device import CPU, seeded
 from evoloss.engine.fused import Table, fused
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import SGD
@@ -30,15 +32,21 @@ class InitialWeights:
     Making a module costs more than training it for a step, so what fits in 256 MiB is kept.
     """
 
-    def __init__(self, seeds: Sequence[int], network: Callable[[], nn.Module]) -> None:
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        network: Callable[[], nn.Module],
+        device: torch.device = CPU,
+    ) -> None:
         self.seeds = seeds
         self.network = network
+        self.device = device
         self._kept: dict[int, Tensor] = {}
 
     def __getitem__(self, number: int) -> Tensor:
         """(1, D) weights."""
         if number not in self._kept:
-            row = fresh_weights(self.network, self.seeds[number])
+            row = fresh_weights(self.network, self.seeds[number], self.device)
             if row.numel() * row.element_size() * (len(self._kept) + 1) > _BANK_BYTES:
                 return row
             self._kept[number] = row
@@ -47,14 +55,15 @@ class InitialWeights:
 
 def fresh_network(network: Callable[[], nn.Module], seed: int) -> nn.Module:
     """A new network of a seed; torch's global generator is left as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         return network()
 
 
-def fresh_weights(network: Callable[[], nn.Module], seed: int) -> Tensor:
-    """(1, D) weights of a new network."""
-    return parameters(fresh_network(network, seed))[None]
+def fresh_weights(
+    network: Callable[[], nn.Module], seed: int, device: torch.device = CPU
+) -> Tensor:
+    """(1, D) weights of a new network, the same on every device: they are drawn on the CPU."""
+    return parameters(fresh_network(network, seed))[None].to(device)
 
 
 def minibatches(rows: int, batch: int, steps: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -100,17 +109,26 @@ def train(
     batches: NDArray[np.int64],
     output: Output,
     sgd: SGD,
+    graphs: Graphs | None = None,
 ) -> Trained:
     """The state after one step of SGD for each row of batches.
 
-    x: (N, …), y: (N, C) the training split; batches: (steps, B) row numbers into it.
+    x: (N, …), y: (N, C) the training split; batches: (steps, B) row numbers into it. graphs: where
+    steps that can be recorded are kept.
     """
     theta, velocity = state.theta.clone(), state.velocity.clone()
     steps = state.steps + len(batches)
     if losses.form(theta) == "fused" and (compiled := fused(stack, theta, x, y)):
         compiled.train(theta, velocity, losses, phi, Table.of(x, y, batches), output, sgd)
         return Trained(theta, velocity, steps)
-    for step, rows in enumerate(torch.from_numpy(batches), start=state.steps):
+    placed = torch.from_numpy(batches).to(x.device)
+    if graphs is not None and len(batches) and capturable(stack, losses, theta):
+        data = ((x[rows], y[rows]) for rows in placed)
+        learned = tensors_of(losses, phi)
+        return Trained(
+            *_replayed(graphs, stack, learned, (theta, velocity), data, output, sgd), steps
+        )
+    for step, rows in enumerate(placed, start=state.steps):
         inputs, targets = x[rows], y[rows]
         stack.reseed(step)
         raw, pullback = stack.pull(theta, inputs)
@@ -119,9 +137,32 @@ def train(
     return Trained(theta, velocity, steps)
 
 
+def _replayed(
+    graphs: Graphs, stack: Stack, learned: Tensors, state: Tensors, data: Iterable[Tensors],
+    output: Output, sgd: SGD,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """θ and the velocity after a recorded step on each minibatch."""
+
+    def step(batch: Tensors, staying: Tensors) -> tuple[Tensor, ...]:
+        theta, velocity, *rest = staying
+        losses = WalkedLosses.of(rest)
+        raw, pullback = stack.pull(theta, batch[0])
+        slope = losses.gradient(raw, batch[1], losses.phi, output)
+        sgd.update_(theta, pullback(slope), velocity)
+        return theta, velocity
+
+    captured = None
+    for batch in data:
+        captured = captured or graphs.begun(("train", output, sgd), step, batch, (*state, *learned))
+        captured(batch)
+    assert captured is not None  # there is at least one minibatch
+    theta, velocity = captured.results
+    return theta.clone(), velocity.clone()
+
+
 def calibration(x: Tensor, batches: NDArray[np.int64]) -> list[Tensor]:
     """The first minibatches of a training on x (N, …): batch norms take their statistics there."""
-    return [x[rows] for rows in torch.from_numpy(batches[:_CALIBRATION_BATCHES])]
+    return [x[rows] for rows in torch.from_numpy(batches[:_CALIBRATION_BATCHES]).to(x.device)]
 
 
 def predict(

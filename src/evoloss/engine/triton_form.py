@@ -1,7 +1,7 @@
 """The population's losses by generated Triton kernels, for GPUs: as `torch_form`, but fused.
 
-Programs that differ only in their numbers share a kernel, which Triton compiles at its first use;
-that takes about a second and is kept on disk. Without a GPU the kernels run in Triton's
+The kernels walk the programs, which are data, so they are compiled once for each data type of the
+predictions, at their first use, and kept on disk by Triton. Without a GPU they run in Triton's
 interpreter, where the variable TRITON_INTERPRET is 1: slowly, and with the same results.
 """
 
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import linecache
-from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,48 +20,51 @@ from torch import Tensor
 
 from evoloss.engine.optimisers import Adam
 from evoloss.engine.outputs import push_forward, transform
-from evoloss.engine.program import CONSTANT, ENTRY, SECTOR, Programs
-from evoloss.engine.triton_source import Node, nodes_of, source
+from evoloss.engine.program import ENTRY, FIRST_OPCODE, SECTOR, Programs
+from evoloss.engine.triton_source import source
+from evoloss.lang.ops import ELEMENTWISE
 from evoloss.lang.types import Output
 
-if TYPE_CHECKING:
-    from evoloss.engine.loss_population import LossPopulation
-
 BLOCK = 256
+WARPS = 8
+"""One element a thread: with more, the many branches would take long to compile."""
+_ARITIES = np.array([0] * FIRST_OPCODE + [row.arity for row in ELEMENTWISE])
 
 
 @dataclass(frozen=True)
-class Kernels:
-    """The programs of a population, sorted by their kernels.
+class Walked:
+    """Programs as the kernels read them, on one device; see `Programs` for what is in them.
 
-    groups: nodes, and which programs (at most P) they are of. constants: (P, C), padded with 0.
+    Operands that a node does not have are −1. There may be room for more nodes than are used.
     """
 
-    groups: tuple[tuple[tuple[Node, ...], Tensor], ...]
-    constants: Tensor
-    placed: dict[torch.device, Kernels] = field(default_factory=dict)
+    code: Tensor
+    operands: Tensor
+    slots: Tensor
+    live: Tensor
+    constant: Tensor
+    start: Tensor
 
-    def on(self, device: torch.device) -> Kernels:
-        """The same with its tensors on a device."""
-        if device not in self.placed:
-            groups = tuple((nodes, rows.to(device)) for nodes, rows in self.groups)
-            self.placed[device] = Kernels(groups, self.constants.to(device))
-        return self.placed[device]
+    def __len__(self) -> int:
+        return len(self.start) - 1
 
+    @classmethod
+    def of(cls, programs: Programs, device: torch.device, room: int = 0) -> Walked:
+        """Programs without lookups, with room for so many nodes at least."""
+        nodes = int(programs.start[-1])
+        missing = np.arange(3) >= _ARITIES[programs.code][:, None]
+        arrays = (
+            programs.code, np.where(missing, -1, programs.operands), programs.slots,
+            programs.live.astype(np.int64), programs.constant[:nodes],
+        )  # fmt: skip
+        padding = max(0, room - nodes)
+        padded = [np.pad(each, [(0, padding)] + [(0, 0)] * (each.ndim - 1)) for each in arrays]
+        return cls(*(torch.from_numpy(each).to(device) for each in (*padded, programs.start)))
 
-def kernels_of(programs: Programs) -> Kernels:
-    """What a population's programs need to run. They must be without lookups."""
-    rows: dict[tuple[Node, ...], list[int]] = defaultdict(list)
-    numbers = []
-    for index in range(len(programs)):
-        rows[nodes_of(programs, index)].append(index)
-        own = slice(programs.start[index], programs.start[index + 1])
-        numbers.append(programs.constant[own][programs.code[own] == CONSTANT])
-    constants = np.zeros((len(programs), max(map(len, numbers), default=0)))
-    for index, own_numbers in enumerate(numbers):
-        constants[index, : len(own_numbers)] = own_numbers
-    groups = tuple((nodes, torch.tensor(found)) for nodes, found in rows.items())
-    return Kernels(groups, torch.from_numpy(constants))
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """In the order of the kernels' arguments."""
+        return self.code, self.operands, self.slots, self.live, self.constant, self.start
 
 
 def usable(programs: Programs, tensor: Tensor) -> bool:
@@ -85,28 +87,26 @@ def interpreting() -> bool:
 
 
 def values_and_gradients(
-    population: LossPopulation, prediction: Tensor, target: Tensor, phi: Tensor
+    programs: Walked, prediction: Tensor, target: Tensor, phi: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Values (P,), gradients in the prediction (P, B, C) and in the weights (P, N)."""
-    made = _Made(population, prediction, target, phi, sums=True)
-    value = made.double(made.blocks)
-    _launch("backward", population, prediction, target, phi, value, made.slope, made.sums)
-    scale = 1.0 / len(target)
-    return ((scale * value.sum(1)).to(prediction.dtype), *made.scaled(scale))
+    made = _Made(programs, prediction, target, phi)
+    value, sums = made.each_block(), made.each_block(phi.shape[1])
+    made.launch("backward", made.scratch(), value, made.slope, sums)
+    found = made.scaled(value.sum(1)).to(prediction.dtype)
+    return found, made.gradient(), made.scaled(sums.sum(1)).to(phi.device)
 
 
-def gradient(
-    population: LossPopulation, raw: Tensor, target: Tensor, phi: Tensor, output: Output
-) -> Tensor:
+def gradient(programs: Walked, raw: Tensor, target: Tensor, phi: Tensor, output: Output) -> Tensor:
     """(P, B, C) gradient in the raw prediction, through the output transform."""
     f = transform(raw.detach(), output)
-    made = _Made(population, f, target, phi)
-    _launch("gradient", population, f, target, phi, made.slope)
-    return push_forward(f, made.scaled(1.0 / len(target))[0], output)
+    made = _Made(programs, f, target, phi)
+    made.launch("gradient", made.scratch(), made.slope)
+    return push_forward(f, made.gradient(), output)
 
 
 def curvature(
-    population: LossPopulation,
+    programs: Walked,
     prediction: Tensor,
     target: Tensor,
     phi: Tensor,
@@ -114,16 +114,17 @@ def curvature(
     along_phi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The Hessian in (prediction, φ) times a direction."""
-    made = _Made(population, prediction, target, phi, sums=True)
+    made = _Made(programs, prediction, target, phi)
     w = along.detach().to(prediction).contiguous()
-    z = torch.zeros_like(phi) if along_phi is None else along_phi
-    z = _double(z, prediction.device)
-    _launch("curvature", population, prediction, target, phi, w, z, made.slope, made.sums)
-    return made.scaled(1.0 / len(target))
+    z = _double(torch.zeros_like(phi) if along_phi is None else along_phi, prediction.device)
+    sums = made.each_block(phi.shape[1])
+    rows = [made.scratch() for _ in range(3)]
+    made.launch("curvature", rows[0], w, z, rows[1], rows[2], made.slope, sums)
+    return made.gradient(), made.scaled(sums.sum(1)).to(phi.device)
 
 
 def minimise(
-    population: LossPopulation,
+    programs: Walked,
     raw: Tensor,
     target: Tensor,
     phi: Tensor,
@@ -133,61 +134,69 @@ def minimise(
 ) -> Tensor:
     """Raw predictions (P, B, C) after `steps` of Adam on each loss, from raw (B, C)."""
     adam = Adam(lr)
-    free = raw.double().expand(len(population), *raw.shape).clone()
+    free = raw.double().expand(len(programs), *raw.shape).clone()
     state = adam.init(free)
     for _ in range(steps):
-        slope = gradient(population, free, target.double(), phi, output)
+        slope = gradient(programs, free, target.double(), phi, output)
         free, state = adam.update(free, slope, state)
     return free
 
 
 class _Made:
-    """Room for what a kernel writes, and its results: slope (P, B·C), sums (P, blocks, N)."""
+    """One call of a kernel: what it reads, room for what it writes, and the results."""
 
-    def __init__(
-        self, population: LossPopulation, prediction: Tensor, target: Tensor, phi: Tensor,
-        sums: bool = False,
-    ) -> None:  # fmt: skip
-        self.prediction, self.target, self.phi = prediction, target, phi
-        self.copies = len(population)
-        self.blocks = -(-target.numel() // BLOCK)
-        self.slope = self.double(target.numel())
-        self.sums = self.double(self.blocks, phi.shape[1] if sums else 0)
+    def __init__(self, programs: Walked, prediction: Tensor, target: Tensor, phi: Tensor) -> None:
+        self.programs = programs
+        self.shape, self.dtype = (len(programs), *target.shape), prediction.dtype
+        self.device = prediction.device
+        self.scale = 1.0 / len(target)
+        self.size = target.numel()
+        self.blocks = -(-self.size // BLOCK)
+        self.f = prediction.detach().reshape(len(prediction), -1).contiguous()
+        self.y = target.detach().to(self.device).reshape(-1).contiguous()
+        self.phi = _double(phi, self.device)
+        self.slope = torch.empty(len(programs), self.size, dtype=torch.float64, device=self.device)
 
-    def double(self, *shape: int) -> Tensor:
-        """Zeros for each copy."""
-        return torch.zeros(self.copies, *shape, dtype=torch.float64, device=self.prediction.device)
+    def each_block(self, *shape: int) -> Tensor:
+        """Zeros for each program and block."""
+        shape = (len(self.programs), self.blocks, *shape)
+        return torch.zeros(shape, dtype=torch.float64, device=self.device)
 
-    def scaled(self, scale: float) -> tuple[Tensor, Tensor]:
-        """The gradients in the prediction (P, B, C) and in φ (P, N), times the scale."""
-        slope = (scale * self.slope).to(self.prediction.dtype)
-        by_phi = (scale * self.sums.sum(1)).to(self.phi.device)
-        return slope.view(self.copies, *self.target.shape), by_phi
+    def scratch(self) -> Tensor:
+        """A row for each node."""
+        shape = len(self.programs.code), self.blocks * BLOCK
+        return torch.empty(shape, dtype=torch.float64, device=self.device)
+
+    def launch(self, name: str, *others: Tensor) -> None:
+        """The kernel on all programs. others: what it reads and writes besides."""
+        stride = self.size if len(self.f) > 1 else 0
+        numbers = self.size, stride, self.phi.shape[1], self.blocks * BLOCK
+        tensors = (*self.programs.tensors, self.f, self.y, self.phi)
+        launch(name, (len(self.programs), self.blocks), tensors, numbers, (self.scratch(), *others))
+
+    def scaled(self, sums: Tensor) -> Tensor:
+        """The mean over rows, of sums over elements."""
+        return self.scale * sums
+
+    def gradient(self) -> Tensor:
+        """The kernel's slope as a gradient in the prediction (P, B, C)."""
+        return self.scaled(self.slope).to(self.dtype).view(self.shape)
 
 
-def _launch(
+def launch(
     name: str,
-    population: LossPopulation,
-    prediction: Tensor,
-    target: Tensor,
-    phi: Tensor,
-    *others: Tensor,
+    grid: tuple[int, int],
+    tensors: tuple[Tensor, ...],
+    numbers: tuple[int, ...],
+    others: tuple[Tensor, ...],
 ) -> None:
-    """One kernel for each group of programs. others: what the kernel reads and writes besides."""
-    device, size = prediction.device, target.numel()
-    kernels = population.triton_kernels.on(device)
-    f = prediction.detach().reshape(len(prediction), -1).contiguous()
-    y, weights = target.detach().to(device).reshape(-1).contiguous(), _double(phi, device)
-    numbers = (size, size if len(f) > 1 else 0, phi.shape[1], kernels.constants.shape[1])
-    for nodes, rows in kernels.groups:
-        kernel = getattr(_module(nodes), name)
-        grid = (len(rows), -(-size // BLOCK))
-        # Without fused products w y - w f is zero where y = f, as in the kernels of the CPU.
-        with torch.cuda.device_of(prediction):
-            kernel[grid](
-                rows, f, y, weights, kernels.constants, *numbers, *others, BLOCK=BLOCK,
-                enable_fp_fusion=False,
-            )  # fmt: skip
+    """Starts a kernel where its tensors are."""
+    kernel = getattr(_module(), name)
+    # Without fused products w y - w f is zero where y = f, as in the kernels of the CPU.
+    with torch.cuda.device_of(tensors[0]):
+        kernel[grid](
+            *tensors, *numbers, *others, BLOCK=BLOCK, enable_fp_fusion=False, num_warps=WARPS
+        )
 
 
 def _double(tensor: Tensor, device: torch.device) -> Tensor:
@@ -195,11 +204,10 @@ def _double(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 @cache
-def _module(nodes: tuple[Node, ...]) -> ModuleType:
-    """The generated module of a program. Triton reads its text, which linecache keeps for it."""
-    text = source(nodes)
-    module = ModuleType(f"evoloss_triton_{len(linecache.cache)}")
-    name = f"<{module.__name__}>"
+def _module() -> Any:
+    """The generated module. Triton reads its text, which linecache keeps for it."""
+    text, name = source(), "<evoloss_triton>"
+    module = ModuleType("evoloss_triton")
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     exec(compile(text, name, "exec"), module.__dict__)
     return module

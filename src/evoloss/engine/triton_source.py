@@ -1,20 +1,22 @@
-"""Writes a program as Triton kernels: straight-line code, a variable for each node.
+"""Writes the Triton kernels that walk a population's programs, one branch a row of the table.
 
 The statements at an operator are the same that the Numba kernels have (`rules`); here they act on a
-whole block of elements. A kernel's first axis is the copies of the program, the second the blocks.
-Sums over a block are written out one by one and added up later, so that their order is fixed.
+whole block of elements. A kernel's first axis is the programs, the second the blocks. As with
+Numba the programs are data: whatever losses a search comes to, the kernels are compiled once.
+
+What a node leaves for others (V, its value; D, the derivative along the direction; A and B, their
+adjoints) lies in memory, a row of M' elements a node, M' being whole blocks. Sums over a block are
+written out one by one and added up later, so that their order is fixed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
 from evoloss.engine import rules
-from evoloss.engine.program import CONSTANT, FIRST_OPCODE, PREDICTION, TARGET, Programs
+from evoloss.engine.program import CONSTANT, FIRST_OPCODE, PREDICTION, TARGET
 from evoloss.engine.rules import Rule, Spelling
 from evoloss.lang.ops import ELEMENTWISE, OPERANDS, SCALAR_FUNCTIONS, Operator
 
@@ -22,8 +24,6 @@ _NATIVE = ("abs", "sqrt", "exp", "log", "sin", "cos", "erf", "floor", "where")
 """What Triton has of the functions of the table's texts; `triton_functions` has the others."""
 _OWN = tuple(name for name in SCALAR_FUNCTIONS if name not in _NATIVE)
 _CALL = re.compile(rf"\b({'|'.join(_NATIVE)})\(")
-
-
 _NUMBER = re.compile(r"\b\d+\.\d+(?:e-?\d+)?\b|\b\d+e-?\d+\b")
 
 
@@ -47,10 +47,45 @@ import triton
 import triton.language as tl
 
 from evoloss.engine.triton_functions import {", ".join(_OWN)}
+
+
+@triton.jit
+def weight(phi, slot):
+    return tl.load(phi + slot, mask=slot >= 0, other=1.0)
+
+
+@triton.jit
+def direction(along, slot):
+    return tl.load(along + slot, mask=slot >= 0, other=0.0)
+
+
+@triton.jit
+def row(ROWS, operand, lo, WIDTH, e):
+    """The row of an operand; zeros for one that is not there, which is −1."""
+    found = tl.zeros_like(e).to(tl.float64)
+    if operand >= 0:
+        found = tl.load(ROWS + (lo + operand) * WIDTH + e)
+    return found
+
+
+@triton.jit
+def leave(ROWS, operand, lo, WIDTH, e, values):
+    if operand >= 0:
+        tl.store(ROWS + (lo + operand) * WIDTH + e, values)
+
+
+@triton.jit
+def add_up(sums, slot, values, inside):
+    if slot >= 0:
+        tl.store(sums + slot, tl.sum(tl.where(inside, values, 0.0)))
 '''
 
+_ARGUMENTS = "CODE, OPERANDS, SLOTS, LIVE, CONSTANT, START, F, Y, PHI, M, STRIDE, N, WIDTH, V"
+
 _BEGIN = """
-    p = tl.load(ROWS + tl.program_id(0))
+    p = tl.program_id(0)
+    lo = tl.load(START + p)
+    hi = tl.load(START + p + 1)
     part = p * tl.num_programs(1) + tl.program_id(1)
     e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = e < M
@@ -58,162 +93,177 @@ _BEGIN = """
     phi = PHI + p * N
     y = tl.load(Y + e, mask=inside, other=0.0).to(tl.float64)
     f = tl.load(F + p * STRIDE + e, mask=inside, other=0.0).to(tl.float64)
+    for i in range(lo, hi):
+        code = tl.load(CODE + i)
+        if code == {TARGET}:
+            v_ = y
+        elif code == {PREDICTION}:
+            v_ = f
+        elif code == {CONSTANT}:
+            v_ = zero + tl.load(CONSTANT + i)
+        else:
+{operands}
+{values}
+        tl.store(V + i * WIDTH + e, v_)
+        tl.debug_barrier()  # a thread may read what another wrote
 """
 
-_GRADIENT = '''
-
-@triton.jit
-def gradient(ROWS, F, Y, PHI, K, M, STRIDE, N, C, G, BLOCK: tl.constexpr):
-    """The prediction's gradient G."""{begin}
-{statements}
-    tl.store(G + p * M + e, g, mask=inside)
-'''
-
-_BACKWARD = '''
-
-@triton.jit
-def backward(ROWS, F, Y, PHI, K, M, STRIDE, N, C, L, G, S, BLOCK: tl.constexpr):
-    """The prediction's gradient G; each block's sums: L of the root, S for the weights."""{begin}
-    sums = S + part * N
-{statements}
-    tl.store(L + part, tl.sum(tl.where(inside, v{root}, 0.0)))
-    tl.store(G + p * M + e, g, mask=inside)
-'''
-
-_CURVATURE = '''
-
-@triton.jit
-def curvature(ROWS, F, Y, PHI, K, M, STRIDE, N, C, W, Z, G, S, BLOCK: tl.constexpr):
-    """The Hessian times (W, Z): G in the prediction, S each block's sums for the weights."""{begin}
-    sums = S + part * N
-    along = Z + p * N
+_TANGENT = """
     w = tl.load(W + p * M + e, mask=inside, other=0.0).to(tl.float64)
-{statements}
+    for i in range(lo, hi):
+        code = tl.load(CODE + i)
+        if code == {PREDICTION}:
+            d_ = w
+        elif code < {FIRST}:
+            d_ = zero
+        else:
+            v_ = tl.load(V + i * WIDTH + e)
+{operands}
+{values}
+        tl.store(D + i * WIDTH + e, d_)
+        tl.debug_barrier()
+"""
+
+_BACKWARDS = """
+    g = zero
+{seeds}
+    tl.debug_barrier()
+    for k in range(0, hi - lo):
+        i = hi - 1 - k
+        code = tl.load(CODE + i)
+        {condition}:
+            a_ = tl.load(A + i * WIDTH + e)
+            if code == {PREDICTION}:
+                g = g + a_
+            elif code >= {FIRST}:
+                v_ = tl.load(V + i * WIDTH + e)
+{load}
+{operands}
+{values}
+{leave}
+                tl.debug_barrier()
     tl.store(G + p * M + e, g, mask=inside)
-'''
+"""
+
+_KERNELS = '''
+
+@triton.jit
+def gradient({arguments}, A, G, BLOCK: tl.constexpr):
+    """The prediction's gradient G."""{forward}{gradient}
+
+@triton.jit
+def backward({arguments}, A, L, G, S, BLOCK: tl.constexpr):
+    """The prediction's gradient G; each block's sums: L of the root, S for the weights."""{forward}
+    root = tl.load(V + (hi - 1) * WIDTH + e)
+    tl.store(L + part, tl.sum(tl.where(inside, root, 0.0)))
+    sums = S + part * N{backward}
+
+@triton.jit
+def curvature({arguments}, A, W, Z, D, B, G, S, BLOCK: tl.constexpr):
+    """The Hessian times (W, Z): G in the prediction, S each block's sums for weights."""{forward}
+    along = Z + p * N
+    sums = S + part * N{tangent}{backward_tangent}'''
 
 
-@dataclass(frozen=True)
-class Node:
-    """One node of a program. slots: the weight of each operand or −1; live: as in `Programs`."""
-
-    place: int
-    code: int
-    operands: tuple[int, ...]
-    slots: tuple[int, ...]
-    live: bool
-
-    @property
-    def row(self) -> Operator | None:
-        """The operator's row; None for a leaf."""
-        return None if self.code < FIRST_OPCODE else ELEMENTWISE[self.code - FIRST_OPCODE]
-
-
-def nodes_of(programs: Programs, index: int) -> tuple[Node, ...]:
-    """The nodes of one program; equal for programs that differ in numbers only."""
-    found = []
-    for place, at in enumerate(range(programs.start[index], programs.start[index + 1])):
-        operands, slots = programs.operands[at].tolist(), programs.slots[at].tolist()
-        code, live = int(programs.code[at]), bool(programs.live[at])
-        found.append(Node(place, code, tuple(operands), tuple(slots), live))
-    return tuple(found)
+def source() -> str:
+    """The text of the module with the kernels."""
+    passes = {
+        "forward": (rules.forward, "V", "v_"),
+        "gradient": (rules.gradient, "V", "A"),
+        "backward": (rules.backward, "V", "As"),
+        "tangent": (rules.tangent, "VD", "d_"),
+        "backward_tangent": (rules.backward_tangent, "VD", "ABs"),
+    }
+    functions = [
+        _function(name, rule, row, reads, gives)
+        for name, (rule, reads, gives) in passes.items()
+        for row in ELEMENTWISE
+    ]
+    return "".join([_HEADER, *functions, _kernels()])
 
 
-def source(nodes: tuple[Node, ...]) -> str:
-    """The text of a module with the kernels of a program without lookups."""
-    values = [*_leaves(nodes), *_values(nodes)]
-    slopes = [line for node in nodes for line in _tangent(node)]
-    return "".join(
-        [
-            _HEADER,
-            _written(_GRADIENT, nodes, values, _backwards(nodes, rules.gradient, "A", live=True)),
-            _written(_BACKWARD, nodes, values, _backwards(nodes, rules.backward, "A")),
-            _written(
-                _CURVATURE, nodes, values, slopes, _backwards(nodes, rules.backward_tangent, "AB")
-            ),
-        ]
+def _function(name: str, rule: Rule, row: Operator, reads: str, gives: str) -> str:
+    """One operator in one pass, as a function: its names are then its own."""
+    used = OPERANDS[: row.arity]
+    lines = [f"s{x} = 0.0" for x in used if "s" in gives]
+    lines += rule(row, _BLOCKS)
+    if gives in ("v_", "d_"):
+        value = f"{gives}.to(tl.float64)" if gives == "v_" else gives
+        lines.append(f"return tl.zeros_like(Va) + {value}")
+    else:
+        lines.append("none = tl.zeros_like(Va)")
+        given = [f"none + {n}{x}" if x in used else "none" for n in gives for x in OPERANDS]
+        lines.append(f"return {', '.join(given)}")
+    body = "\n".join(f"    {line}" for line in lines)
+    return f"\n\n@triton.jit\ndef {name}_{row.name}({_parameters(reads, gives)}):\n{body}\n"
+
+
+def _parameters(reads: str, gives: str) -> str:
+    names = [f"{n}{x}" for n in (*reads, "w", *("z" if "D" in reads else "")) for x in OPERANDS]
+    nodes = {"v_": [], "d_": ["v_"], "A": ["v_", "a_"], "As": ["v_", "a_"]}
+    return ", ".join([*names, *nodes.get(gives, ["v_", "a_", "b_"])])
+
+
+def _kernels() -> str:
+    forward = _BEGIN.format(
+        TARGET=TARGET, PREDICTION=PREDICTION, CONSTANT=CONSTANT,
+        operands=_operands("V", 12), values=_tree("v_", "forward", "V", "v_", 12),
+    )  # fmt: skip
+    tangent = _TANGENT.format(
+        PREDICTION=PREDICTION, FIRST=FIRST_OPCODE,
+        operands=_operands("VD", 12), values=_tree("d_", "tangent", "VD", "d_", 12),
+    )  # fmt: skip
+    return _KERNELS.format(
+        arguments=_ARGUMENTS,
+        forward=forward.rstrip(),
+        tangent=tangent.rstrip(),
+        gradient=_backwards("gradient", "V", "A", "if tl.load(LIVE + i) != 0"),
+        backward=_backwards("backward", "V", "As"),
+        backward_tangent=_backwards("backward_tangent", "VD", "ABs"),
     )
 
 
-def _written(template: str, nodes: tuple[Node, ...], *statements: Iterable[str]) -> str:
-    lines = "\n".join(f"    {line}" for part in statements for line in part)
-    return template.format(begin=_BEGIN.rstrip(), statements=lines, root=nodes[-1].place)
-
-
-def _leaves(nodes: tuple[Node, ...]) -> list[str]:
-    """The values of inputs and constants, which are numbered in the order of the nodes."""
-    constants = [node.place for node in nodes if node.code == CONSTANT]
-    lines = []
-    for node in nodes:
-        if node.code in (TARGET, PREDICTION):
-            lines.append(f"v{node.place} = {'y' if node.code == TARGET else 'f'}")
-    for number, place in enumerate(constants):
-        lines.append(f"v{place} = zero + tl.load(K + p * C + {number})")
-    return lines
-
-
-def _values(nodes: tuple[Node, ...]) -> list[str]:
-    lines = []
-    for node in nodes:
-        if row := node.row:
-            lines += [f"# {row.name}", *_operands(node, row, "V"), *rules.forward(row, _BLOCKS)]
-            lines.append(f"v{node.place} = v_.to(tl.float64)")
-    return lines
-
-
-def _tangent(node: Node) -> list[str]:
-    """A node's derivative along the direction."""
-    row = node.row
-    if row is None:
-        return [f"D{node.place} = {'w' if node.code == PREDICTION else 'zero'}"]
-    lines = [*_operands(node, row, "VD"), *_directions(node, row), f"v_ = v{node.place}"]
-    return [*lines, *rules.tangent(row, _BLOCKS), f"D{node.place} = zero + d_"]
-
-
-def _backwards(nodes: tuple[Node, ...], rule: Rule, adjoints: str, live: bool = False) -> list[str]:
-    """The adjoints from the root down, the weights' sums, and the prediction's gradient g.
-
-    adjoints: A alone, or A of the values and B of the directions. live: only what depends on the
-    prediction, without sums.
-    """
-    root = nodes[-1].place
+def _backwards(name: str, reads: str, gives: str, condition: str = "if True") -> str:
+    """The pass from the root down. gives: adjoints A (and B), and s, the sums for the weights."""
+    adjoints = gives.rstrip("s")
+    targets = ", ".join(f"{n}{x}" for n in gives for x in OPERANDS)
     seeds = {"A": "zero", "B": "zero + 1.0"} if "B" in adjoints else {"A": "zero + 1.0"}
-    lines = [f"{name}{root} = {seed}" for name, seed in seeds.items()] + ["g = zero"]
-    for node in reversed(nodes):
-        if node.code == PREDICTION:
-            lines.append(f"g = g + A{node.place}")
-        elif (row := node.row) and (node.live or not live):
-            lines += _adjoints(node, row, rule, adjoints, sums=not live)
-    return lines
+    leave = [f"leave({n}, {x}_at, lo, WIDTH, e, {n}{x})" for n in adjoints for x in OPERANDS]
+    if "s" in gives:
+        leave += [f"add_up(sums, {x}_slot, s{x}, inside)" for x in OPERANDS]
+    return _BACKWARDS.format(
+        PREDICTION=PREDICTION, FIRST=FIRST_OPCODE, condition=condition,
+        seeds="\n".join(
+            f"    tl.store({n} + (hi - 1) * WIDTH + e, {seed})" for n, seed in seeds.items()
+        ),
+        load="                b_ = tl.load(B + i * WIDTH + e)" if "B" in adjoints else "",
+        operands=_operands(reads, 16),
+        values=_tree(targets, name, reads, gives, 16),
+        leave="\n".join(" " * 16 + line for line in leave),
+    ).rstrip() + "\n"  # fmt: skip
 
 
-def _adjoints(node: Node, row: Operator, rule: Rule, adjoints: str, sums: bool) -> list[str]:
-    """The adjoints of one node's operands, from its own."""
-    two = "B" in adjoints
-    lines = [f"# {row.name}", *_operands(node, row, "VD" if two else "V"), f"v_ = v{node.place}"]
-    lines += _directions(node, row) if two else []
-    lines += [f"{name.lower()}_ = {name}{node.place}" for name in adjoints]
-    lines += [f"s{x} = 0.0" for x in OPERANDS[: row.arity]] if sums else []
-    lines += rule(row, _BLOCKS)
-    for x, operand, slot in zip(OPERANDS[: row.arity], node.operands, node.slots, strict=False):
-        lines += [f"{name}{operand} = {name}{x}" for name in adjoints]
-        if sums and slot >= 0:
-            lines.append(f"tl.store(sums + {slot}, tl.sum(tl.where(inside, s{x}, 0.0)))")
-    return lines
-
-
-def _operands(node: Node, row: Operator, arrays: str) -> list[str]:
-    """The operands' values (V), directions (D) and weights, by the names that the rules use."""
+def _operands(reads: str, indent: int) -> str:
+    """The operands' places and slots, their rows and weights."""
     lines = []
-    for x, operand, slot in zip(OPERANDS[: row.arity], node.operands, node.slots, strict=False):
-        lines += [f"{n}{x} = {'v' if n == 'V' else n}{operand}" for n in arrays]
-        lines.append(f"w{x} = 1.0" if slot < 0 else f"w{x} = tl.load(phi + {slot})")
-    return lines
+    for position, x in enumerate(OPERANDS):
+        lines.append(f"{x}_at = tl.load(OPERANDS + 3 * i + {position})")
+        lines.append(f"{x}_slot = tl.load(SLOTS + 3 * i + {position})")
+        lines += [f"{n}{x} = row({n}, {x}_at, lo, WIDTH, e)" for n in reads]
+        lines.append(f"w{x} = weight(phi, {x}_slot)")
+        lines += [f"z{x} = direction(along, {x}_slot)"] * ("D" in reads)
+    return "\n".join(" " * indent + line for line in lines)
 
 
-def _directions(node: Node, row: Operator) -> list[str]:
-    """The direction in the operands' weights."""
-    return [
-        f"z{x} = 0.0" if slot < 0 else f"z{x} = tl.load(along + {slot})"
-        for x, slot in zip(OPERANDS[: row.arity], node.slots, strict=False)
-    ]
+def _tree(targets: str, name: str, reads: str, gives: str, indent: int) -> str:
+    """The call for the operator of a code, found by bisection."""
+
+    def lines(rows: list[int]) -> list[str]:
+        if len(rows) == 1:
+            call = f"{name}_{ELEMENTWISE[rows[0]].name}({_parameters(reads, gives)})"
+            return [f"{targets} = {call}"]
+        half = len(rows) // 2
+        low, high = (["    " + each for each in lines(part)] for part in (rows[:half], rows[half:]))
+        return [f"if code < {FIRST_OPCODE + rows[half]}:", *low, "else:", *high]
+
+    return "\n".join(" " * indent + line for line in lines(list(range(len(ELEMENTWISE)))))

@@ -20,6 +20,8 @@ _TRIES = 2
 """A shard that breaks so many workers is searched; a candidate that does so alone is to blame."""
 _KILLINGS = 10
 """So often a shard is begun anew whose worker was killed from outside, before it is to blame."""
+SECONDS = 3600.0
+"""What a candidate may take where no limit is given."""
 _SEARCHES = 3
 """So often a shard is searched for a culprit before the answers of its parts are taken."""
 
@@ -51,7 +53,7 @@ class Limits:
     memory: bytes that one worker may hold; None shares nine tenths of the machine's.
     """
 
-    seconds: float = 3600.0
+    seconds: float | None = None
     memory: int | None = None
 
     def __post_init__(self) -> None:
@@ -67,6 +69,7 @@ class Crew(ABC):
     def __init__(self, shard: int | None, limits: Limits | None) -> None:
         self.shard = shard
         self.limits = limits or Limits()
+        self.seconds = self.limits.seconds or SECONDS
 
     @abstractmethod
     def ask(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
@@ -150,7 +153,7 @@ class _Work:
         killings = _KILLINGS
         while True:
             try:
-                return self.crew.ask(job, self.crew.limits.seconds * len(items))
+                return self.crew.ask(job, self.crew.seconds * len(items))
             except Slow:
                 raise
             except Killed:

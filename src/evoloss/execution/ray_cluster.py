@@ -35,12 +35,14 @@ class RayCluster(Crew):
     """address: of a running cluster, 'auto' for the one on this machine, 'local' starts one.
 
     limits: memory is what Ray sets aside for a task; what takes more than a node has is ended by
-    Ray, and the candidate has failed. Raises: UserError without Ray, or without the cluster.
+    Ray, and the candidate has failed. gpus: what Ray sets aside of them for a shard.
+    Raises: UserError without Ray, without the cluster, or without the GPUs on this machine.
     """
 
     def __init__(
-        self, recipe: Recipe, address: str, shard: int | None, limits: Limits | None = None
-    ) -> None:
+        self, recipe: Recipe, address: str, shard: int | None, limits: Limits | None = None,
+        gpus: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__(shard, limits)
         self.ray = _library()
         self._ours = _connected(self.ray, address)
@@ -49,10 +51,14 @@ class RayCluster(Crew):
             {"maker": recipe.maker, "arguments": dict(recipe.arguments), "data": dict(recipe.data)}
         )
         memory = self.limits.memory
-        self._task = self.ray.remote(num_cpus=1, max_retries=0, memory=memory)(_work)
+        self._task = self.ray.remote(
+            num_cpus=1, num_gpus=gpus or None, max_retries=0, memory=memory
+        )(_work)
         self._lock = threading.Lock()
         self._waiting: set[Any] = set()
         self._closed = False
+        if address == LOCAL:
+            self._check_gpus(gpus)
 
     def at_once(self, shards: int) -> int:
         """All, so that Ray knows how much work there is."""
@@ -91,6 +97,16 @@ class RayCluster(Crew):
                 self.ray.cancel(each, force=True)
         if self._ours:
             self.ray.shutdown()
+
+    def _check_gpus(self, gpus: float) -> None:
+        """A task would wait for them for ever; another cluster may grow until it has them."""
+        there = max((node["Resources"].get("GPU", 0.0) for node in self.ray.nodes()), default=0.0)
+        if gpus > there:
+            self.close()
+            raise UserError(
+                f"{gpus:g} GPUs per shard, but Ray sees {there:g} on this machine: ask for fewer, "
+                "or give the address of a cluster that has them"
+            )
 
     def _submitted(self, job: Mapping[str, Plain], seconds: float) -> Any:
         with self._lock:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from evoloss.engine.device import CPU
 from evoloss.engine.fused import Table, fused
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import SGD
@@ -29,7 +31,8 @@ Batch = tuple[Tensor, Tensor]
 class Inner:
     """What the inner training consists of, and the task loss that judges its outcome.
 
-    losses: P learned losses; usual: the task loss, P times; output: the output transform.
+    losses: P learned losses; usual: the task loss, P times; output: the output transform;
+    device: where networks and data are.
     """
 
     stack: Stack
@@ -37,6 +40,12 @@ class Inner:
     usual: LossPopulation
     output: Output
     sgd: SGD
+    device: torch.device = CPU
+
+    @cached_property
+    def usual_phi(self) -> Tensor:
+        """The numbers of the task loss, which are not tuned."""
+        return self.usual.initial_phi(self.device)
 
 
 class HyperGradient(Protocol):
@@ -90,11 +99,11 @@ def task_loss(inner: Inner, theta: Tensor, validation: Batch) -> Tensor:
     x, y = validation
     with torch.no_grad():
         f = transform(inner.stack.forward(theta, x), inner.output)
-        return inner.usual.values_and_gradients(f, y, inner.usual.initial_phi())[0]
+        return inner.usual.values_and_gradients(f, y, inner.usual_phi)[0]
 
 
 def task_gradient(inner: Inner, theta: Tensor, validation: Batch) -> Tensor:
     """v = ∂T/∂θ (P, D), of each copy's task loss on the validation batch."""
     x, y = validation
     raw, pullback = inner.stack.pull(theta, x)
-    return pullback(inner.usual.gradient(raw, y, inner.usual.initial_phi(), inner.output))
+    return pullback(inner.usual.gradient(raw, y, inner.usual_phi, inner.output))

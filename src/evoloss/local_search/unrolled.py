@@ -59,7 +59,7 @@ def unrolled_hypergradient(
     Only the states are kept on the way forward; each step is done again, with a graph, on the
     way back.
     """
-    states = [(theta.expand(len(phi), -1), torch.zeros(len(phi), theta.shape[1]).to(theta))]
+    states = [(theta.expand(len(phi), -1), theta.new_zeros(len(phi), theta.shape[1]))]
     for batch in batches:
         with torch.no_grad():
             states.append(sgd_step(inner, batch, *states[-1], phi))

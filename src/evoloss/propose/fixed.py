@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from evoloss.lang import zoo
 from evoloss.lang.expr import Expr
+from evoloss.lang.types import Output
 from evoloss.propose.proposer import Individual, Proposal, Space
 
 
@@ -35,12 +36,17 @@ def usual_loss(space: Space) -> Fixed:
 
 def known_losses(space: Space, classes: int) -> Fixed:
     """Every loss of the zoo for this kind of task, the smoothings with the task's classes."""
-    kind: zoo.LossKind = "regression" if space.output == "identity" else "classification"
+    return Fixed(space, zoo_losses(space.output, classes))
+
+
+def zoo_losses(output: Output | None, classes: int) -> list[tuple[str, Expr]]:
+    """The names and losses of the zoo for tasks with such an output."""
+    kind: zoo.LossKind = "regression" if output == "identity" else "classification"
     names = zoo.names(kind)
-    if space.output == "softmax":
+    if output == "softmax":
         names.remove("binary-cross-entropy")
     found = []
     for name in names:
         constants = {"classes": classes} if "classes" in zoo.ZOO[name].constants else {}
         found.append((name, zoo.loss(name, **constants)))
-    return Fixed(space, found)
+    return found

@@ -91,6 +91,10 @@ class UnlearningZoo(UnlearningRandom):
 
     all_given = True
 
+    def tell(self, generation: int, results: Sequence[Individual]) -> None:
+        """Known losses that have been tried are done with, in a resumed search too."""
+        self.given = _untried(self.given, results)
+
     def _random(self, rng: np.random.Generator) -> Proposal:
         loss = self.space.known[int(rng.integers(len(self.space.known)))]
         if rng.random() < 0.5:
@@ -129,7 +133,9 @@ class UnlearningEvolution(UnlearningRandom):
 
     def tell(self, generation: int, results: Sequence[Individual]) -> None:
         """The best `population` of all losses told so far are kept."""
-        self.again = (*self.again, *(_again(each) for each in results if _was_slow(each)))
+        # A resumed search is told of generations that this proposer was not asked for.
+        again = _untried(self.again, results)
+        self.again = (*again, *(_again(each) for each in results if _was_slow(each)))
         able = [each for each in (*self.best, *results) if _finite(each.error)]
         alike: dict[object, Individual] = {}
         for each in sorted(able, key=lambda each: (each.error, each.id)):
@@ -162,6 +168,12 @@ class UnlearningEvolution(UnlearningRandom):
     def _typed(self, *trees: Expr) -> GPSettings:
         """The settings for children of such trees."""
         return replace(self.settings, signature=self.space.signature_of(*trees))
+
+
+def _untried(proposals: Sequence[Proposal], results: Sequence[Individual]) -> tuple[Proposal, ...]:
+    """Those that are not among the results."""
+    tried = {(each.expression, each.epochs, each.rate) for each in results}
+    return tuple(e for e in proposals if (e.expression, e.epochs, e.rate) not in tried)
 
 
 def _was_slow(individual: Individual) -> bool:

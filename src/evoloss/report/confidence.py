@@ -105,7 +105,7 @@ def _pooled(measured: Measurements, index: int) -> tuple[Array, Array]:
         data = measured.trial(seed).held_out
         f = measured.predictions(weights[index][None], data.x)[0]
         parts.append(_predicted(f, data.y, measured.bench.task.output))
-    sure, right = (torch.cat(each).double().numpy() for each in zip(*parts, strict=True))
+    sure, right = (torch.cat(each).double().cpu().numpy() for each in zip(*parts, strict=True))
     known = np.isfinite(sure)
     return sure[known], right[known]
 

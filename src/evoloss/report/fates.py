@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.candidate import Fate
 from evoloss.report.palette import LIGHT
 from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import Group, Run
+from evoloss.report.stretches import ends, length
+from evoloss.store.entry import Entry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,6 +63,8 @@ def _caption(groups: Sequence[Group]) -> str:
     tally = Counter(label(each) for each in candidates)
     trained = tally["evaluated"] + tally["raced out"]
     mean = "; the mean over seeds" if any(len(group.runs) > 1 for group in groups) else ""
+    step = length(max(run.generations for group in groups for run in group.runs))
+    mean += f"; each bar is the mean of {step} generations" if step > 1 else ""
     return (
         f"Of {len(candidates):,} candidates {trained:,} had to be trained; the others took over a "
         "known result (duplicates, equal gradients) or were dropped by the rejection test before "
@@ -68,11 +72,11 @@ def _caption(groups: Sequence[Group]) -> str:
     )
 
 
-def label(candidate: Candidate) -> str:
+def label(candidate: Entry) -> str:
     """The fate, with rejection told apart by whether the weights had been tuned by then."""
     match candidate.fate:
         case Fate.REJECTED:
-            return "rejected early" if candidate.phi is None else "rejected after tuning"
+            return "rejected after tuning" if candidate.tuned else "rejected early"
         case Fate.SCORED:
             return "evaluated"
         case Fate.EQUIVALENT:
@@ -94,11 +98,13 @@ def _counts(runs: Sequence[Run]) -> Array:
 
 
 def _draw(counts: Array, axes: Axes) -> None:
-    generations = np.arange(1, len(counts) + 1)
-    base = np.zeros(len(counts))
-    for column, (name, colour) in zip(counts.T, _COLOURS.items(), strict=True):
+    begins, stops = np.array(ends(len(counts))).T
+    means = np.add.reduceat(counts, begins) / (stops - begins)[:, None]
+    base = np.zeros(len(means))
+    for column, (name, colour) in zip(means.T, _COLOURS.items(), strict=True):
         if column.any():
-            axes.bar(generations, column, bottom=base, width=0.92, color=colour, label=name)
+            axes.bar((begins + stops + 1) / 2, column, bottom=base, width=0.92 * (stops - begins),
+                     color=colour, label=name)  # fmt: skip
         base += column
     axes.grid(False, axis="x")
     axes.set_xlim(0.4, len(counts) + 0.6)

@@ -8,18 +8,20 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from evoloss.discovery.candidate import Fate
-from evoloss.lang.expr import complexity
 from evoloss.lang.text import EXACT, to_text
 from evoloss.report.limits import limits
 from evoloss.report.mathematics import formula
 from evoloss.report.palette import INK, MUTED, PAPER, series, variable
 from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import KIND, Group, Run
+from evoloss.report.stretches import thinned
+from evoloss.store.entry import Entry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _NAME = "04-front"
+_POINTS = 2000
 _TITLE = "Error against complexity"
 _UNLEARNING = "Score against complexity"
 
@@ -41,7 +43,7 @@ def picture(groups: Sequence[Group]) -> Picture:
     caption = (
         f"Validation {run.measure.name} against complexity (nodes of the structure): no loss found "
         f"is both simpler and better than a numbered one; numbered points are {final}, grey ones "
-        "are the single trainings of the search."
+        f"are the single trainings of the search{_left_out([each for _, each in able])}."
     )
     return Picture(
         _NAME,
@@ -56,6 +58,12 @@ def picture(groups: Sequence[Group]) -> Picture:
     )
 
 
+def _left_out(runs: Sequence[Run]) -> str:
+    """What to say of a cloud of which not every point is drawn; several runs have none."""
+    scored, drawn = len(_scored(runs[0])), len(_cloud(runs[0]))
+    return f" ({drawn:,} of {scored:,} are drawn)" if len(runs) == 1 and drawn < scored else ""
+
+
 def _rows(label: str, run: Run) -> list[tuple[object, ...]]:
     front = [
         (label, each.candidate.id, "yes", each.complexity, run.shown(each.error),
@@ -63,12 +71,19 @@ def _rows(label: str, run: Run) -> list[tuple[object, ...]]:
         for each in run.front
     ]  # fmt: skip
     others = [
-        (label, each.id, "no", complexity(each.expression), run.shown(each.error or 0.0),
-         to_text(each.loss, EXACT))
-        for each in run.candidates
-        if each.fate is Fate.SCORED
-    ]  # fmt: skip
+        (label, each.id, "no", each.complexity, run.shown(each.error or 0.0), each.shown)
+        for each in _scored(run)
+    ]
     return [*front, *others]
+
+
+def _scored(run: Run) -> list[Entry]:
+    return [each for each in run.candidates if each.fate is Fate.SCORED]
+
+
+def _cloud(run: Run) -> Sequence[Entry]:
+    """The scored losses that are drawn: from all parts of the run alike."""
+    return thinned(_scored(run), _POINTS)
 
 
 def _list(label: str, run: Run, colour: str) -> str:
@@ -86,10 +101,10 @@ def _draw(runs: Sequence[tuple[str, Run]], axes: Axes) -> None:
     cloud: list[float] = []
     fronts: list[float] = []
     for index, (label, run) in enumerate(runs):
-        scored = [each for each in run.candidates if each.fate is Fate.SCORED]
         if len(runs) == 1:
+            scored = _cloud(run)
             cloud = [run.shown(each.error or 0.0) for each in scored]
-            axes.plot([complexity(each.expression) for each in scored], cloud, "o", color=MUTED,
+            axes.plot([each.complexity for each in scored], cloud, "o", color=MUTED,
                       alpha=0.35, markersize=3.5, markeredgewidth=0)  # fmt: skip
         x = [each.complexity for each in run.front]
         y = [run.shown(each.error) for each in run.front]

@@ -142,7 +142,7 @@ def _heights(
         value_of(usual, measured.predictions(theta + some @ plane, data.x), data.y)
         for some in points.split(chunk)
     ]
-    return torch.cat(parts).double().numpy()
+    return torch.cat(parts).double().cpu().numpy()
 
 
 def value_of(loss: Expr, f: Tensor, y: Tensor) -> Tensor:

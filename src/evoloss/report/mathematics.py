@@ -7,8 +7,6 @@ import math
 from collections import Counter
 from dataclasses import replace
 
-from evoloss.discovery.candidate import Candidate
-from evoloss.errors import LossError
 from evoloss.lang.canonical import canonical
 from evoloss.lang.expr import Call, Const, Expr, Input, call, inputs_of, size, walk
 from evoloss.lang.network import NAME, WEIGHTS, Network
@@ -23,14 +21,6 @@ _LONGEST = 150  # nodes of a loss that is still written as mathematics
 _SHORT = 6.0  # parts that are not wider get no name
 
 _TIMES = '<mspace width="0.15em"/>'  # between a number and what follows it: no symbol
-
-
-def tuned(candidate: Candidate) -> Expr:
-    """The tuned loss; the bare structure where the weights ran away to infinity or NaN."""
-    try:
-        return candidate.loss
-    except LossError:
-        return candidate.expression
 
 
 def shortened(expr: Expr, digits: int = DIGITS) -> Expr:

@@ -126,7 +126,8 @@ class Measurements:
         if len(data) <= self.plan.rows:
             return data
         rng = stream(self.bench.settings.seed, Purpose.FINALISTS, _UNUSED, seed)
-        rows = torch.from_numpy(rng.permutation(len(data))[: self.plan.rows])
+        chosen = rng.permutation(len(data))[: self.plan.rows]
+        rows = torch.from_numpy(chosen).to(data.x.device)
         return Data(data.x[rows], data.y[rows])
 
     def predictions(self, theta: Tensor, x: Tensor, seen: Sequence[Tensor] | None = None) -> Tensor:
@@ -191,8 +192,9 @@ class Measurements:
         theta, velocity = state.theta.clone(), state.velocity.clone()
         for rows, population, sgd in self._stacks:
             found = train(
-                state.select(rows), self.bench.stack, population, population.initial_phi(),
-                data.x, data.y, batches, self.bench.task.output,
+                state.select(rows), self.bench.stack, population,
+                population.initial_phi(data.x.device), data.x, data.y, batches,
+                self.bench.task.output,
                 replace(sgd, lr=factor * sgd.lr),
             )  # fmt: skip
             theta[rows], velocity[rows] = found.theta, found.velocity

@@ -15,6 +15,7 @@ from evoloss.report.limits import limits
 from evoloss.report.palette import FOUND, MUTED, USUAL, series
 from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import KIND, Group, Run, bare
+from evoloss.report.stretches import ends, length
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,39 +34,41 @@ def picture(groups: Sequence[Group]) -> Picture:
     return _one(runs[0]) if len(runs) == 1 else _compared(groups)
 
 
-def statistics(run: Run) -> Array:
-    """(generations, 5): best so far, then best, lower quartile, median and upper quartile.
+def statistics(run: Run, step: int = 1) -> Array:
+    """(G, 5): best so far, then best, lower quartile, median and upper quartile.
 
-    In the metric's own values; of the members with a score at the full number of training steps,
-    their own or one taken over. NaN where a generation has none.
+    G counts generations, or stretches of `step` of them. In the metric's own values; of the members
+    with a score at the full number of training steps, their own or one taken over. NaN where there
+    is none.
     """
     best = math.inf
     rows = []
-    for errors in _errors(run):
+    for errors in _errors(run, step):
         best = min([best, *errors])
         own = np.percentile(errors, [0, 25, 50, 75]) if errors else np.full(4, np.nan)
         rows.append([best if math.isfinite(best) else math.nan, *own])
     return run.shown(1.0) * np.array(rows).reshape(-1, 5)
 
 
-def _errors(run: Run) -> list[list[float]]:
-    by_generation: list[list[float]] = [[] for _ in range(run.generations)]
+def _errors(run: Run, step: int) -> list[list[float]]:
+    by_stretch: list[list[float]] = [[] for _ in range(0, run.generations, step)]
     for candidate in run.candidates:
         error = run.full_score(candidate)
         if error is not None:
-            by_generation[candidate.generation].append(error)
-    return by_generation
+            by_stretch[candidate.generation // step].append(error)
+    return by_stretch
 
 
 def _one(run: Run) -> Picture:
-    found = statistics(run)
+    found, step = statistics(run), length(run.generations)
     metric = run.measure.name
     columns = ("generation", "best so far", "best", "quartile 1", "median", "quartile 3")
     rows = [(number + 1, *map(float, row)) for number, row in enumerate(found)]
     panels = (
         Panel("Best so far", partial(_draw_best, found[:, 0], *_usual(run), metric)),
-        Panel("Each generation", partial(_draw_spread, found, metric), legend=3),
-    )
+        Panel("Each generation" if step == 1 else f"Every {step} generations",
+              partial(_draw_spread, *_spread(run, step), metric), legend=3),
+    )  # fmt: skip
     caption = (
         f"Validation {metric} by generation, one training of {_steps(run)} a loss: the best so "
         "far, and best, median and quartiles of each generation’s members with a full score "
@@ -103,8 +106,13 @@ def _draw_best(best: Array, usual: float | None, name: str, metric: str, axes: A
     axes.set_ylabel(f"validation {metric}")
 
 
-def _draw_spread(found: Array, metric: str, axes: Axes) -> None:
-    generations = np.arange(1, len(found) + 1)
+def _spread(run: Run, step: int) -> tuple[Array, Array]:
+    """The middles of the stretches of generations, and their statistics."""
+    middles = [(begin + end + 1) / 2 for begin, end in ends(run.generations)]
+    return np.array(middles), statistics(run, step)
+
+
+def _draw_spread(generations: Array, found: Array, metric: str, axes: Axes) -> None:
     _, low, first, median, third = found.T
     axes.fill_between(generations, first, third, color=FOUND, alpha=0.22, linewidth=0,
                       label="quartiles")  # fmt: skip

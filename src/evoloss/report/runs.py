@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.candidate import Fate
 from evoloss.discovery.result import Budget, FoundLoss
 from evoloss.errors import UserError
 from evoloss.lang.expr import Expr
 from evoloss.lang.parse import parse
 from evoloss.lang.types import SUPERVISED, UNLEARNING_TOKENS, Output
-from evoloss.runs import losses
+from evoloss.runs import Overview
 from evoloss.store import Store
+from evoloss.store.entry import Entry
 from evoloss.tables import Measure
 
 KIND = "unlearning"
@@ -33,7 +34,7 @@ class Run:
     source: dict[str, Any] | None
     settings: dict[str, Any]
     about: dict[str, Any]
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Entry, ...]
     generations: int
     best: FoundLoss | None
     front: tuple[FoundLoss, ...]
@@ -63,13 +64,13 @@ class Run:
         """The metric's own value for an error."""
         return -error if self.about["higher_is_better"] else error
 
-    def original(self, candidate: Candidate) -> Candidate:
+    def original(self, candidate: Entry) -> Entry:
         """The candidate whose trainings gave this one its result."""
         while candidate.same_as is not None:
             candidate = self.candidates[candidate.same_as]
         return candidate
 
-    def full_score(self, candidate: Candidate) -> float | None:
+    def full_score(self, candidate: Entry) -> float | None:
         """The error at the full number of training steps, own or taken over."""
         found = self.original(candidate)
         return found.error if found.fate is Fate.SCORED else None
@@ -97,6 +98,12 @@ def labelled(groups: Sequence[Group]) -> list[tuple[str, Run]]:
 def bare(operator: str) -> str:
     """An operator without the name of the proposer before it, which a mixture puts there."""
     return next((each for each in _OPERATORS if operator.endswith(f" {each}")), operator)
+
+
+def ranked(candidates: Sequence[Entry]) -> list[Entry]:
+    """The scored candidates, best first; of equals the simpler."""
+    scored = [each for each in candidates if each.fate is Fate.SCORED and each.error is not None]
+    return sorted(scored, key=lambda each: (each.error, each.complexity, each.id))
 
 
 def best_of(runs: Sequence[Run]) -> Run | None:
@@ -141,19 +148,19 @@ def _what(run: Run) -> str:
 
 def _read(directory: Path) -> Run:
     with Store.open(directory, write=False) as store:
-        candidates, outcome = store.candidates(), store.outcome
-        found = losses(store)
+        overview = Overview(store)
+        found = overview.losses
         return Run(
             directory=directory,
             source=store.task,
             settings=store.settings,
             about=store.about,
-            candidates=candidates,
+            candidates=store.entries(),
             generations=store.generations,
             best=found.best,
             front=found.front,
-            budget=Budget.of(candidates, store.seconds(), outcome),
-            finished=outcome is not None,
+            budget=overview.budget,
+            finished=store.outcome is not None,
             evaluations=store.evaluations(),
         )
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evoloss.discovery.candidate import Candidate, Fate
-from evoloss.lang.text import EXACT, to_text
-from evoloss.report.mathematics import tuned
 from evoloss.report.palette import FOUND, INK, MUTED, USUAL, series
 from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import Group, Run, bare
+from evoloss.store.entry import Entry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +35,7 @@ def picture(groups: Sequence[Group]) -> Picture:
     best = _best(able[0][0].best) if alone else None
     rows = [
         (group.label, run.settings["seed"], each.id, each.operator, each.details["metrics"][_GONE],
-         each.details["metrics"][_KEPT], to_text(tuned(each), EXACT))
+         each.details["metrics"][_KEPT], each.shown)
         for group, found in able
         for run, each in found
     ]  # fmt: skip
@@ -53,7 +52,7 @@ def picture(groups: Sequence[Group]) -> Picture:
     return Picture(_NAME, _TITLE, caption, panels, {_NAME: Table(columns, rows)})
 
 
-def _scored(runs: Sequence[Run]) -> list[tuple[Run, Candidate]]:
+def _scored(runs: Sequence[Run]) -> list[tuple[Run, Entry]]:
     """The candidates that were measured on both sets."""
     return [
         (run, each)
@@ -63,12 +62,12 @@ def _scored(runs: Sequence[Run]) -> list[tuple[Run, Candidate]]:
     ]
 
 
-def _point(candidate: Candidate) -> tuple[float, float]:
+def _point(candidate: Candidate | Entry) -> tuple[float, float]:
     metrics = candidate.details["metrics"]
     return metrics[_KEPT], metrics[_GONE]
 
 
-def _by_origin(found: Sequence[tuple[Run, Candidate]]) -> list[tuple[str, str, Points]]:
+def _by_origin(found: Sequence[tuple[Run, Entry]]) -> list[tuple[str, str, Points]]:
     clouds: dict[str, Points] = {"proposed": [], "known": []}
     for _, each in found:
         given = bare(each.operator) in ("usual loss", "known loss")
@@ -78,7 +77,7 @@ def _by_origin(found: Sequence[tuple[Run, Candidate]]) -> list[tuple[str, str, P
 
 
 def _by_method(
-    able: Sequence[tuple[Group, list[tuple[Run, Candidate]]]],
+    able: Sequence[tuple[Group, list[tuple[Run, Entry]]]],
 ) -> list[tuple[str, str, Points]]:
     return [
         (group.label, series(index), [_point(each) for _, each in found])

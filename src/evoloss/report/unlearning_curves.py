@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.candidate import Fate
 from evoloss.report.limits import limits
 from evoloss.report.palette import FOUND, MUTED, USUAL
 from evoloss.report.picture import Panel, Picture, Table
-from evoloss.report.runs import Run, bare
-from evoloss.runs import ranked
+from evoloss.report.runs import Run, bare, ranked
+from evoloss.report.stretches import thinned
+from evoloss.store.entry import Entry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 NAME = "07-learning-curves"
 _TITLE = "Learning curves"
 _BEST = 5
+_DRAWN = 1000  # curves behind the best
 Curve = list[tuple[float, float]]
 
 
@@ -54,15 +56,15 @@ def picture(run: Run | None) -> Picture:
     return Picture(NAME, _TITLE, caption, panels[: 1 + bool(given)], {NAME: table})
 
 
-def curve(candidate: Candidate) -> Curve:
+def curve(candidate: Entry) -> Curve:
     """(step, balance) from the first step on: an untouched model has forgotten nothing."""
     return [(0.0, 0.0), *((step, value) for step, value in candidate.details.get("curve", ()))]
 
 
 def _draw(
-    curves: dict[int, Curve], chosen: Sequence[Candidate], colour: str, name: str, axes: Axes
+    curves: dict[int, Curve], chosen: Sequence[Entry], colour: str, name: str, axes: Axes
 ) -> None:
-    for points in curves.values():
+    for points in thinned(list(curves.values()), _DRAWN):
         axes.plot(*zip(*points, strict=True), color=MUTED, linewidth=0.7, alpha=0.35)
     for index, each in enumerate(chosen):
         axes.plot(*zip(*curves[each.id], strict=True), "o-", color=colour, linewidth=1.5,

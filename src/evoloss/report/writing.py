@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from evoloss.discovery.settings import Settings
 from evoloss.discovery.workbench import Workbench
+from evoloss.engine.device import nearest
 from evoloss.errors import UserError
 from evoloss.report import (
     budget,
@@ -145,7 +147,9 @@ def _measured(best: Run | None, task: Task | None, why: str, tell: Tell) -> list
         why = "No loss has been scored yet."
     if task is None or best is None or best.best is None:
         return [Picture(each.NAME, each.TITLE, why) for each in _MEASURED]
-    bench = Workbench(task, Settings.from_json(best.settings), best.about["stacking"])
+    settings = Settings.from_json(best.settings)
+    settings = replace(settings, device=nearest(settings.device))
+    bench = Workbench(task, settings, best.about["stacking"])
     with bench.threads():
         tell("training with the found and the usual loss")
         found_arm = Arm(best.best.expression, best.best.momentum)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.errors import LossError
+from evoloss.lang.expr import Expr
 from evoloss.lang.parse import parse_expression
 from evoloss.lang.text import to_text
 from evoloss.lang.types import SUPERVISED, UNLEARNING_TOKENS
@@ -116,7 +117,7 @@ def from_row(row: Row) -> Candidate:
         index=position,
         operator=operator,
         parents=tuple(json.loads(parents)),
-        expression=parse_expression(expression, _ANY),
+        expression=read_text(expression),
         canonical=canonical,
         phi=None if phi is None else tuple(json.loads(phi)),
         fate=Fate(fate),
@@ -128,6 +129,11 @@ def from_row(row: Row) -> Candidate:
         rate=rate,
         details=json.loads(details),
     )
+
+
+def read_text(text: str) -> Expr:
+    """The loss of a stored text."""
+    return parse_expression(text, _ANY)
 
 
 def formula(candidate: Candidate) -> str | None:

@@ -22,6 +22,7 @@ from typing import Any, Self
 from evoloss.discovery.candidate import Candidate, Fate, Summary
 from evoloss.errors import UserError
 from evoloss.store import lock
+from evoloss.store.entry import ENTRIES, Entry, from_columns
 from evoloss.store.history import History
 from evoloss.store.schema import (
     APPLICATION,
@@ -232,13 +233,19 @@ class Store:
 
     def summaries(self) -> list[Summary]:
         """The summaries that were saved, by id; none of a run of an earlier version."""
-        if not self._read("SELECT 1 FROM sqlite_master WHERE name = 'keys'"):
+        if not self._has_keys():
             return []
         fates = {fate.value: fate for fate in Fate}
         return [
             Summary(id, generation, fates[fate], *rest)
             for id, generation, fate, *rest in self._read(SUMMARIES)
         ]
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All candidates in the order of their ids, none of their losses parsed."""
+        if not self._has_keys():
+            return tuple(Entry.of(each) for each in self.history())
+        return tuple(from_columns(row) for row in self._read(ENTRIES))
 
     def seconds(self) -> dict[str, float]:
         """Wall time by stage, over all generations."""
@@ -263,6 +270,15 @@ class Store:
         ]
 
     # How
+
+    def _has_keys(self) -> bool:
+        """Whether all candidates have summaries, which earlier versions did not keep."""
+        if not self._read("SELECT 1 FROM sqlite_master WHERE name = 'keys'"):
+            return False
+        [(lacking,)] = self._read(
+            "SELECT EXISTS (SELECT id FROM candidates EXCEPT SELECT id FROM keys)"
+        )
+        return not lacking
 
     def _between(self, first: int, end: int) -> tuple[Candidate, ...]:
         if self._closed:

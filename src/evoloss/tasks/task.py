@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +30,10 @@ class Data:
     def __len__(self) -> int:
         return len(self.x)
 
+    def to(self, device: torch.device) -> Data:
+        """The same on a device."""
+        return Data(self.x.to(device), self.y.to(device))
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -37,6 +41,10 @@ class Episode:
 
     train: Data
     held_out: Data
+
+    def to(self, device: torch.device) -> Episode:
+        """The same on a device."""
+        return Episode(self.train.to(device), self.held_out.to(device))
 
 
 class Episodes(Protocol):
@@ -59,8 +67,8 @@ class Episodes(Protocol):
 class Metric:
     """A score of predictions that the search minimises or maximises.
 
-    function: batched, (..., N, C) predictions and (N, C) targets to (...); not batched, one
-        (N, C) prediction and (N, C) targets to a number.
+    function: batched, (..., N, C) predictions and (N, C) targets to (...), on any device; not
+        batched, one (N, C) prediction and (N, C) targets, both on the CPU, to a number.
     """
 
     name: str
@@ -69,12 +77,17 @@ class Metric:
     batched: bool = False
 
     def errors(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """(P,) float64 errors, lower is better, of (P, N, C) predictions; NaN stays NaN."""
+        """(P,) float64 errors on the CPU, lower is better, of (P, N, C) predictions.
+
+        NaN stays NaN.
+        """
         if self.batched:
-            value = torch.as_tensor(self.function(prediction, target), dtype=torch.float64)
+            found = torch.as_tensor(self.function(prediction, target))
+            value = found.to("cpu", torch.float64)
         else:
+            one_by_one, target = prediction.cpu(), target.cpu()
             value = torch.tensor(
-                [float(self.function(each, target)) for each in prediction], dtype=torch.float64
+                [float(self.function(each, target)) for each in one_by_one], dtype=torch.float64
             )
         return -value if self.higher_is_better else value
 
@@ -146,16 +159,55 @@ class Splits:
         """Training and validation rows dealt out anew, in the same proportion."""
         parts = (self.train, self.validation)
         x, y = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y"))
-        order = torch.from_numpy(rng.permutation(len(x)))
+        order = torch.from_numpy(rng.permutation(len(x))).to(x.device)
         train, validation = order[: len(self.train)], order[len(self.train) :]
         return Episode(Data(x[train], y[train]), Data(x[validation], y[validation]))
 
+    def to(self, device: torch.device) -> Splits:
+        """The same on a device."""
+        parts = (self.train, self.validation, self.held_out_test)
+        train, validation, test = (part.to(device) for part in parts)
+        return replace(self, train=train, validation=validation, held_out_test=test)
 
-def check_network(task: Task) -> None:
-    """Raises ShapeError or UserError if the base network does not fit the task's data."""
+
+@dataclass(frozen=True)
+class Placed:
+    """Episodes that are moved to a device as they are asked for."""
+
+    episodes: Episodes
+    device: torch.device
+
+    @property
+    def distinct(self) -> int:
+        """How many there are."""
+        return self.episodes.distinct
+
+    def search(self, index: int) -> Episode:
+        """That of the index, on the device."""
+        return self.episodes.search(index).to(self.device)
+
+    def test(self, index: int) -> Episode:
+        """That of the index, on the device."""
+        return self.episodes.test(index).to(self.device)
+
+
+def placed(episodes: Episodes, device: torch.device) -> Episodes:
+    """Episodes with their data on a device; one data set is moved at once."""
+    if isinstance(episodes, Splits):
+        return episodes.to(device)
+    return episodes if device.type == "cpu" else Placed(episodes, device)
+
+
+def check_network(task: Task, device: torch.device | None = None) -> None:
+    """Raises ShapeError or UserError if the base network does not fit the task's data.
+
+    device: where it is to be trained; None for where the data are.
+    """
     train = task.episodes.search(0).train
     probe, outputs = train.x[: min(2, task.training.batch)], train.y.shape[1]
     network = task.network()
+    if device is not None:
+        network, probe = network.to(device), probe.to(device)
     try:
         with torch.no_grad():
             found = network(probe)

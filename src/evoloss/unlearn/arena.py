@@ -10,18 +10,23 @@ from typing import Any
 
 from evoloss.discovery.arena import Final, Outcome, Tick, Tuned
 from evoloss.discovery.candidate import Candidate, Fate
-from evoloss.discovery.randomness import Purpose, stream
+from evoloss.discovery.randomness import Purpose
+from evoloss.execution.executor import Executor, Fault
+from evoloss.execution.in_process import InProcess
 from evoloss.lang.expr import Expr
 from evoloss.lang.fingerprint import batch_direction_fingerprint
 from evoloss.lang.screening import fault
 from evoloss.lang.types import UNLEARNING, UNLEARNING_FORGET, Signature
 from evoloss.lang.zoo import loss as known_loss
 from evoloss.propose.proposer import Proposer, Space
-from evoloss.unlearn.bench import MOST_TOGETHER, Bench, Phase, Sharing
+from evoloss.unlearn.bench import MOST_TOGETHER, Bench, Sharing
+from evoloss.unlearn.contenders import Contender, trials
 from evoloss.unlearn.methods import Makers, known_losses, proposer
-from evoloss.unlearn.objective import LossObjective, signature_of
+from evoloss.unlearn.objective import signature_of
+from evoloss.unlearn.phase import Phase
+from evoloss.unlearn.plain import written
 from evoloss.unlearn.settings import UnlearnSettings
-from evoloss.unlearn.trainer import Schedule
+from evoloss.unlearn.trainings import Trainings
 from evoloss.unlearn.trials import TIMED, Trials, Tried, fastest
 
 
@@ -29,13 +34,17 @@ class Unlearning:
     """The arena of a bench.
 
     makers: what makes proposers that need more than the space, such as an endpoint.
+    executor: where losses are tuned and trained; None: in this process.
     """
 
     output = None
 
-    def __init__(self, bench: Bench, makers: Makers | None = None) -> None:
+    def __init__(
+        self, bench: Bench, makers: Makers | None = None, executor: Executor | None = None
+    ) -> None:
         self.bench = bench
         self.makers = makers
+        self.executor = executor or InProcess(Trainings(bench), bench.settings.shard)
 
     @property
     def settings(self) -> UnlearnSettings:
@@ -82,16 +91,21 @@ class Unlearning:
         return [fault(each, signature_of(each, self.bench.has_retain)) for each in losses]
 
     def tune(self, losses: Sequence[Expr], tick: Tick) -> list[Tuned]:
-        from evoloss.unlearn.tuning import tune
-
-        return tune(self.bench, losses, tick)
+        items = [{"loss": written(each, self.bench.has_retain)} for each in losses]
+        return [
+            Tuned((math.nan,), 0, found.reason)
+            if isinstance(found, Fault)
+            else Tuned(tuple(found["phi"]), found["steps"], found["reason"])
+            for found in self.executor.run("tune", items, {}, tick)
+        ]
 
     def score(self, candidates: Sequence[Candidate], tick: Tick) -> list[Outcome]:
         losses = [each.loss for each in candidates]
         epochs = [each.epochs or self.settings.epochs for each in candidates]
         rates = [each.rate * self.settings.lr for each in candidates]
-        trials = self.trials(self.bench.searching, losses, epochs, rates)
-        return [_outcome(each) for each in trials.run(self.bench.start, self.settings.racing, tick)]
+        training = self.trials(self.bench.searching, losses, epochs, rates)
+        done = training.run(self.bench.start, self.settings.racing, tick)
+        return [_outcome(each) for each in done]
 
     def finals(self, candidates: Sequence[Candidate]) -> tuple[list[Final], int]:
         """Each at the learning rate that is best for it, on other adapters and minibatches."""
@@ -119,7 +133,7 @@ class Unlearning:
         self, pairs: Sequence[tuple[Candidate, float]], seed: int
     ) -> tuple[list[float | None], int]:
         """The score of each candidate at a learning rate, and the steps that took."""
-        trials = self.trials(
+        training = self.trials(
             self.bench.searching,
             [each.loss for each, _ in pairs],
             [each.epochs or self.settings.epochs for each, _ in pairs],
@@ -127,7 +141,7 @@ class Unlearning:
             seed=seed,
         )
         with self.threads():
-            done = trials.run(self.bench.start_of(seed))
+            done = training.run(self.bench.start_of(seed))
         return [each.score for each in done], sum(each.steps for each in done)
 
     def shown(self, error: float) -> float:
@@ -138,11 +152,13 @@ class Unlearning:
         rates: Sequence[float] | None = None, seed: int = 0,
     ) -> Trials:  # fmt: skip
         """Trainings of an adapter for each loss. seed: another one, other minibatches."""
-        return loss_trials(self.bench, phase, losses, epochs, rates, seed)
+        return loss_trials(self.bench, phase, losses, epochs, rates, seed, self.executor)
 
     def fastest(self) -> Sharing:
         """How to share this machine among adapters, tried out as far as it is not given."""
         bench, epochs = self.bench, max(TIMED, self.settings.epochs)
+        if self.settings.shard is not None:
+            return bench.sharing
 
         def some(count: int) -> Trials:
             return self.trials(bench.searching, [self.usual] * count, [epochs] * count)
@@ -153,18 +169,15 @@ class Unlearning:
 
 def loss_trials(
     bench: Bench, phase: Phase, losses: Sequence[Expr], epochs: Sequence[int],
-    rates: Sequence[float] | None = None, seed: int = 0,
+    rates: Sequence[float] | None = None, seed: int = 0, executor: Executor | None = None,
 ) -> Trials:  # fmt: skip
     """Trainings of an adapter for each loss, with its epochs and its learning rate."""
-    settings = bench.settings
-    steps = [bench.steps(phase, each) for each in epochs]
-    rng = stream(settings.seed, Purpose.FITNESS_BATCHES, seed)
-    objective = LossObjective(losses, phase.sets, settings.batch, max(steps), rng)
-    chosen = rates or [settings.lr] * len(losses)
-    schedules = [
-        Schedule(each, rate, settings.clip) for each, rate in zip(steps, chosen, strict=True)
+    chosen = rates or [bench.settings.lr] * len(losses)
+    group = [
+        Contender("", loss, epochs=epoch, lr=rate)
+        for loss, epoch, rate in zip(losses, epochs, chosen, strict=True)
     ]
-    return Trials(bench, phase, objective, schedules)
+    return trials(bench, phase, group, Purpose.FITNESS_BATCHES, seed, executor)
 
 
 def _outcome(tried: Tried) -> Outcome:

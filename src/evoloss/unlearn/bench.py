@@ -10,7 +10,7 @@ questions to keep that no training has touched.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,12 +19,15 @@ from typing import TypeVar
 import torch
 
 from evoloss.discovery.randomness import Purpose, stream, torch_seed
+from evoloss.engine.memory import in_parts
 from evoloss.errors import UserError
 from evoloss.unlearn.data.divide import Divided, divide, divide_set
 from evoloss.unlearn.data.example import DataSet, Example, UnlearningData
 from evoloss.unlearn.language import Language, load_language
+from evoloss.unlearn.log_probs import Sequences
 from evoloss.unlearn.measurement import Failed, measure, missing
 from evoloss.unlearn.objective import Part, Sets
+from evoloss.unlearn.phase import SEARCHING, TESTING, Known, Phase
 from evoloss.unlearn.prepared import Prepared, prepare
 from evoloss.unlearn.problem import Problem
 from evoloss.unlearn.recipes import Measured
@@ -42,26 +45,18 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Phase:
-    """Data to train on, data to measure on, and what two other models score on the latter.
-
-    examples: of each row of the forget set. original: the model before unlearning; retain: one
-    that never saw the forget set, if given.
-    """
-
-    sets: Sets
-    examples: tuple[Example, ...]
-    prepared: Prepared
-    original: Measured
-    retain: Measured | None
-
-
-@dataclass(frozen=True)
 class Sharing:
     """How the machine is used: adapters that train side by side, and torch's threads."""
 
     together: int
     threads: int
+
+    @classmethod
+    def of(cls, settings: UnlearnSettings) -> Sharing:
+        """As the settings say. A shard is one batch on one thread, wherever it is trained."""
+        if settings.shard is None:
+            return cls(settings.together or MOST_TOGETHER, torch.get_num_threads())
+        return cls(settings.together or settings.shard, 1)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -75,16 +70,24 @@ class Sharing:
 
 
 class Bench:
-    """What all trainings of a problem share."""
+    """What all trainings of a problem share.
+
+    device: of the model; None takes a GPU if there is one. known: of phases, by their names, what
+    another process has found out already.
+    """
 
     def __init__(
-        self, problem: Problem, settings: UnlearnSettings, say: Say = lambda line: None
-    ) -> None:
+        self, problem: Problem, settings: UnlearnSettings, say: Say = lambda line: None,
+        device: str | None = None, known: Mapping[str, Known] | None = None,
+    ) -> None:  # fmt: skip
         self.problem = problem
         self.settings = settings
         self.say = say
-        self.sharing = Sharing(settings.together or MOST_TOGETHER, torch.get_num_threads())
-        self.language: Language = load_language(problem.model)
+        self.device = device
+        self.known = known or {}
+        self.sharing = Sharing.of(settings)
+        self._whole = Sharing(self.sharing.together, torch.get_num_threads())
+        self.language: Language = load_language(problem.model, device)
         self.context = min(settings.context, self.language.context)
         # Both parts: what will not do in the test part is told before the search, not after it.
         whole = prepare(problem.data, self.language.encoder, self.context)
@@ -106,16 +109,16 @@ class Bench:
         """What the search may use."""
         part = self.divided.search
         if part.retain is None or not self.has_retain or len(part.retain) < LEAST_TO_DIVIDE:
-            return self._phase(part.forget, part.retain, part)
+            return self._phase(SEARCHING, part.forget, part.retain, part)
         rng = stream(self.settings.seed, Purpose.FITNESS_BATCHES, len(part.retain))
         trained, measured = divide_set(part.retain, rng)
-        return self._phase(part.forget, trained, replace(part, retain=measured))
+        return self._phase(SEARCHING, part.forget, trained, replace(part, retain=measured))
 
     @cached_property
     def testing(self) -> Phase:
         """What comes after the search."""
         kept = self.divided.search.retain
-        return self._phase(self.problem.data.forget, kept, self.divided.test)
+        return self._phase(TESTING, self.problem.data.forget, kept, self.divided.test)
 
     @cached_property
     def start(self) -> Progress:
@@ -127,23 +130,20 @@ class Bench:
 
         Raises: UserError where it does not do for one alone.
         """
-        found: list[T] = []
-        while len(found) < len(chosen):
-            part = chosen[len(found) : len(found) + self.sharing.together]
-            try:
-                found += work(part)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                if len(part) == 1:
-                    raise UserError(
-                        "out of memory with a single adapter: give a smaller --batch "
-                        f"(now {self.settings.batch}) or --context"
-                    ) from error
-                fewer = max(1, len(part) // 2)
-                self.sharing = replace(self.sharing, together=fewer)
-                self.say(f"out of memory: {fewer} adapters at a time from here on")
-        return found
+
+        def fewer(count: int) -> None:
+            self.sharing = replace(self.sharing, together=count)
+            self.say(f"out of memory: {count} adapters at a time from here on")
+
+        try:
+            return in_parts(chosen, self.sharing.together, work, out_of_memory, fewer)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise UserError(
+                "out of memory with a single adapter: give a smaller --batch "
+                f"(now {self.settings.batch}) or --context"
+            ) from error
 
     def start_of(self, number: int) -> Progress:
         """The new adapter of a number."""
@@ -151,35 +151,53 @@ class Bench:
         return begin(self.language.model, self.settings.lora, seed)
 
     def _phase(
-        self, forget: DataSet[Example], kept: DataSet[Example] | None, measured: UnlearningData
-    ) -> Phase:
+        self, name: str, forget: DataSet[Example], kept: DataSet[Example] | None,
+        measured: UnlearningData,
+    ) -> Phase:  # fmt: skip
         encoded = self._encoded(forget)
+        trained = padded(encoded, self.language.encoder.pad)
         retained = None
         if kept is not None and self.has_retain:
-            retained = self._part(self._encoded(kept))
-        sets = Sets(self._part(encoded), retained)
-        examples = tuple(forget.rows[each.example] for each in encoded)
+            retained = padded(self._encoded(kept), self.language.encoder.pad)
         prepared = prepare(measured, self.language.encoder, self.context, self.settings.texts)
-        other = self._retain_model
+        known = self.known.get(name)
+        if known is None:
+            with self._whole.applied():  # whatever others use: numbers depend on it
+                known = self._found_out(trained, retained, prepared, measured)
+        sets = Sets(
+            Part(trained, known.forget),
+            None if retained is None or known.kept is None else Part(retained, known.kept),
+        )
+        return Phase(
+            name, sets.to(self.language.device),
+            tuple(forget.rows[each.example] for each in encoded), prepared, known.original,
+            known.retain,
+        )  # fmt: skip
+
+    def _found_out(
+        self, forget: Sequences, kept: Sequences | None, prepared: Prepared,
+        measured: UnlearningData,
+    ) -> Known:  # fmt: skip
+        other, batch = self._retain_model, self.settings.batch
         retain = None
         if other is not None:
             again = prepare(measured, other.encoder, self.context, self.settings.texts)
             retain = self._measured(other, again, "the retain model")
         original = self._measured(self.language, prepared, "the model")
         self._check_objective(prepared, original, retain)
-        return Phase(sets.to(self.language.device), examples, prepared, original, retain)
+        return Known(
+            self.language.reference(forget, batch),
+            None if kept is None else self.language.reference(kept, batch),
+            original, retain,
+        )  # fmt: skip
 
     def _encoded(self, rows: DataSet[Example]) -> tuple[Encoded, ...]:
         return self.language.encoder.encode_set(rows, self.context).rows
 
-    def _part(self, rows: tuple[Encoded, ...]) -> Part:
-        data = padded(rows, self.language.encoder.pad)
-        return Part(data, self.language.reference(data, self.settings.batch))
-
     @cached_property
     def _retain_model(self) -> Language | None:
         name = self.problem.retain_model
-        return None if name is None else load_language(name)
+        return None if name is None else load_language(name, self.device)
 
     def _check_objective(
         self, prepared: Prepared, original: Measured, retain: Measured | None

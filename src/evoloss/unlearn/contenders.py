@@ -14,14 +14,15 @@ import numpy as np
 
 from evoloss.discovery.randomness import Purpose, stream
 from evoloss.errors import UserError, unknown
+from evoloss.execution.executor import Executor
 from evoloss.lang import zoo
 from evoloss.lang.expr import Expr
 from evoloss.lang.text import to_text
-from evoloss.unlearn.bench import Bench, Phase
+from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.methods import known_losses
-from evoloss.unlearn.objective import LossObjective, Objective
-from evoloss.unlearn.rivals import RIVALS, Context
-from evoloss.unlearn.trainer import Schedule
+from evoloss.unlearn.phase import Phase
+from evoloss.unlearn.plain import Entry
+from evoloss.unlearn.rivals import RIVALS
 from evoloss.unlearn.trials import Tick, Trials, Tried
 
 WIDEST_RATE, WIDEST_CONSTANT = 4.0, 4.0
@@ -68,36 +69,28 @@ def contender(name: str, **constants: float) -> Contender:
 
 
 def trials(
-    bench: Bench, phase: Phase, group: Sequence[Contender], purpose: Purpose, seed: int
-) -> Trials:
-    """Trainings of contenders of one kind: expressions, or variants of one rival method."""
+    bench: Bench, phase: Phase, group: Sequence[Contender], purpose: Purpose, seed: int,
+    executor: Executor | None = None,
+) -> Trials:  # fmt: skip
+    """Trainings of contenders of one kind: expressions, or variants of one rival method.
+
+    purpose, seed: of the minibatches. executor: where they are done; None: in this process.
+    """
     settings = bench.settings
-    steps = [bench.steps(phase, each.epochs or settings.epochs) for each in group]
-    rng = stream(settings.seed, purpose, seed)
-    schedules = [
-        Schedule(count, each.lr or settings.lr, settings.clip)
-        for count, each in zip(steps, group, strict=True)
-    ]
-    return Trials(bench, phase, _objective(bench, phase, group, max(steps), rng), schedules)
-
-
-def _objective(
-    bench: Bench, phase: Phase, group: Sequence[Contender], steps: int, rng: np.random.Generator
-) -> Objective:
-    batch = bench.settings.batch
-    losses = [each.loss for each in group if each.loss is not None]
-    if losses:
-        return LossObjective(losses, phase.sets, batch, steps, rng)
-    context = Context(
-        bench.language.model, bench.language.encoder, phase.sets, phase.examples, bench.context,
-        batch, steps, rng,
-    )  # fmt: skip
-    return RIVALS[group[0].rival].make([each.constants for each in group], context)
+    entries = [
+        Entry(
+            each.loss, bench.steps(phase, each.epochs or settings.epochs), each.lr or settings.lr,
+            each.rival, each.constants,
+        )
+        for each in group
+    ]  # fmt: skip
+    return Trials(bench, phase, entries, purpose, seed, executor)
 
 
 def tuned(
-    bench: Bench, name: str, budget: int, tick: Tick = lambda share: None
-) -> tuple[Contender, int]:
+    bench: Bench, name: str, budget: int, tick: Tick = lambda share: None,
+    executor: Executor | None = None,
+) -> tuple[Contender, int]:  # fmt: skip
     """The best of so many settings of a hand-written loss, and the gradient steps that it took.
 
     Chosen on the search part of the data. Raises: UserError if none of them could be trained.
@@ -106,9 +99,8 @@ def tuned(
     known = contender(name)
     first = replace(known, epochs=bench.settings.epochs, lr=known.lr or bench.settings.lr)
     group = [first, *(_varied(bench, name, rng) for _ in range(budget - 1))]
-    done = trials(bench, bench.searching, group, Purpose.FITNESS_BATCHES, 0).run(
-        bench.start, racing=True, tick=tick
-    )
+    training = trials(bench, bench.searching, group, Purpose.FITNESS_BATCHES, 0, executor)
+    done = training.run(bench.start, racing=True, tick=tick)
     steps = sum(each.steps for each in done)
     able = [at for at, tried in enumerate(done) if tried.measured is not None]
     if not able:

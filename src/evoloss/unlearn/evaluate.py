@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from evoloss.discovery.randomness import Purpose
+from evoloss.execution.executor import Executor
 from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.contenders import Contender, trials
 from evoloss.unlearn.metrics.scores import objective
@@ -53,11 +54,12 @@ class Evaluation:
 
 
 def evaluate(
-    bench: Bench, contenders: Sequence[Contender], seeds: int = 3, tick: Tick = lambda share: None
-) -> Evaluation:
+    bench: Bench, contenders: Sequence[Contender], seeds: int = 3,
+    tick: Tick = lambda share: None, executor: Executor | None = None,
+) -> Evaluation:  # fmt: skip
     """Trains every contender on the whole forget set and measures it on the test part.
 
-    All see the same new adapters and minibatches, seed by seed.
+    All see the same new adapters and minibatches, seed by seed. executor: as of `trials`.
     """
     phase, groups = bench.testing, _groups(contenders)
     found: dict[int, list[Any]] = {at: [] for at in range(len(contenders))}
@@ -66,7 +68,7 @@ def evaluate(
         start = bench.start_of(seed)
         for group in groups:
             chosen = [contenders[at] for at in group]
-            some = trials(bench, phase, chosen, Purpose.EVALUATION, seed)
+            some = trials(bench, phase, chosen, Purpose.EVALUATION, seed, executor)
             for at, tried in zip(group, some.run(start), strict=True):
                 found[at].append(tried)
             done += len(group)

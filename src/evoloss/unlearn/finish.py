@@ -10,10 +10,13 @@ from typing import Any
 
 from evoloss.discovery.result import FoundLoss
 from evoloss.errors import UserError
+from evoloss.execution.staff import Staff
 from evoloss.unlearn.adapters import save
 from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.contenders import Contender, tuned
 from evoloss.unlearn.evaluate import evaluate, record
+from evoloss.unlearn.phase import SEARCHING, TESTING
+from evoloss.unlearn.workers import executor
 
 ADAPTER = "adapter"
 """The folder of a run that holds the adapter, for `peft`."""
@@ -36,23 +39,25 @@ def conclude(
     seeds: int,
     folder: Path | None,
     tell: Tell = lambda what, share: None,
+    staff: Staff | None = None,
 ) -> dict[str, Any]:
     """Evaluates the found loss beside hand-written ones, and saves its adapter.
 
     against: names of known losses and methods, each tuned in `budget` trainings first; one that
     breaks down in all of them is left out, and said so. folder: of the run, None keeps nothing.
+    staff: who trains, None: this process.
     Returns the record of the evaluation, as plain data.
     """
     contenders = [found_contender(found, bench.settings.lr)]
-    with bench.sharing.applied():
+    with executor(bench, staff or Staff(), (SEARCHING, TESTING)) as where, bench.sharing.applied():
         for name in against:
             try:
-                best, _ = tuned(bench, name, budget, partial(tell, f"tuning {name}"))
+                best, _ = tuned(bench, name, budget, partial(tell, f"tuning {name}"), where)
             except UserError as error:
                 bench.say(str(error))
                 continue
             contenders.append(replace(best, label=name))
-        outcome = evaluate(bench, contenders, seeds, partial(tell, "evaluating"))
+        outcome = evaluate(bench, contenders, seeds, partial(tell, "evaluating"), where)
     first = outcome.rows[0]
     if first.weights is None:
         bench.say(f"there is no adapter of the found loss: {first.reasons[0]}")

@@ -11,6 +11,8 @@ from evoloss.discovery.loop import Run
 from evoloss.discovery.progress import Observer
 from evoloss.discovery.result import Result
 from evoloss.errors import UserError
+from evoloss.execution.crew import Limits
+from evoloss.execution.staff import Staff
 from evoloss.lang.text import to_text
 from evoloss.store import Store
 from evoloss.unlearn.arena import Unlearning
@@ -18,6 +20,7 @@ from evoloss.unlearn.bench import Bench, Say, Sharing
 from evoloss.unlearn.methods import Makers
 from evoloss.unlearn.problem import KIND, Problem, load_problem
 from evoloss.unlearn.settings import UnlearnSettings, unlearn_settings
+from evoloss.unlearn.workers import SHARD, check_workers, device, executor
 
 if TYPE_CHECKING:
     from evoloss.propose.llm import Endpoint
@@ -31,6 +34,10 @@ def search(
     makers: Makers | None = None,
     endpoint: Endpoint | None = None,
     say: Say = lambda line: None,
+    workers: int | None = None,
+    ray: str | None = None,
+    limits: Limits | None = None,
+    gpus_per_shard: float = 0.0,
     **settings: Any,
 ) -> tuple[Result, Bench]:
     """Discovers an unlearning loss; also returns what it was searched on, to evaluate it there.
@@ -38,14 +45,20 @@ def search(
     out: directory of a new run; None keeps nothing. observer: told of the progress; say: of what
     else there is to tell. makers: of proposers that need more than the space, by method.
     endpoint: kept with the run, for who resumes it.
+    workers, ray, limits: as of `evoloss.search`. gpus_per_shard: what Ray sets aside of them for
+    each shard of adapters, which are then trained on a GPU; with Ray and without it, on CPUs.
     settings: see `UnlearnSettings`.
     Raises: UserError for data, a model, a setting or a directory that will not do, or if no loss
     could be scored.
     """
+    staff = Staff(workers, ray, limits, gpus_per_shard)
+    if staff.elsewhere:
+        settings = {"shard": SHARD, **settings}
     chosen = unlearn_settings(**settings)
+    check_workers(problem, staff)
     if out is not None:
         Store.check_free(Path(out))
-    bench = Bench(problem, chosen, say)
+    bench = Bench(problem, chosen, say, device(staff))
     arena = Unlearning(bench, makers)
     bench.sharing = arena.fastest()
     store = None
@@ -62,7 +75,7 @@ def search(
             "endpoint": None if endpoint is None else asdict(endpoint),
         }
         store = Store.create(Path(out), task=problem.source, settings=chosen.to_json(), about=about)
-    return _run(arena, store, observer).go(), bench
+    return _go(arena, store, observer, staff), bench
 
 
 def resume(
@@ -72,38 +85,46 @@ def resume(
     observer: Observer | None = None,
     makers: Makers | None = None,
     say: Say = lambda line: None,
+    workers: int | None = None,
+    ray: str | None = None,
+    limits: Limits | None = None,
+    gpus_per_shard: float = 0.0,
     **budgets: float,
 ) -> tuple[Result, Bench]:
     """Continues a run that was broken off; its history becomes what it would have been.
 
-    problem: needed only for a run whose data lived in memory. budgets: larger ones, with which a
+    problem: needed only for a run whose data lived in memory. workers, ray, limits, gpus_per_shard:
+    as of `search`, and whatever they were before. budgets: larger ones, with which a
     finished run goes on too.
     """
+    staff = Staff(workers, ray, limits, gpus_per_shard)
     store = Store.open(Path(run), write=True)
     try:
-        bench = reopened(store, problem, say, **budgets)
+        bench = reopened(store, problem, say, staff, **budgets)
     except BaseException:
         store.close()
         raise
-    return _run(Unlearning(bench, makers), store, observer).go(), bench
+    return _go(Unlearning(bench, makers), store, observer, staff), bench
 
 
-def _run(arena: Unlearning, store: Store | None, observer: Observer | None) -> Run:
-    """A run, which closes the store at its end; one that cannot begin closes it too."""
+def _go(arena: Unlearning, store: Store | None, observer: Observer | None, staff: Staff) -> Result:
+    """What a run finds. It closes the store at its end; one that cannot begin closes it too."""
     try:
-        return Run(arena, store, observer)
-    except BaseException:
+        with executor(arena.bench, staff) as chosen:
+            arena.executor = chosen
+            return Run(arena, store, observer).go()
+    finally:
         if store is not None:
             store.close()
-        raise
 
 
 def reopened(
-    store: Store, problem: Problem | None = None, say: Say = lambda line: None, **budgets: float
-) -> Bench:
+    store: Store, problem: Problem | None = None, say: Say = lambda line: None,
+    staff: Staff | None = None, **budgets: float,
+) -> Bench:  # fmt: skip
     """The bench of a stored run, which is given larger budgets if there are any.
 
-    Raises: UserError for a run of another kind, or without data.
+    staff: who is to work at it. Raises: UserError for a run of another kind, or without data.
     """
     if store.about.get("kind") != KIND:
         raise UserError(f"run '{store.directory}' is no unlearning run: `evoloss resume` it")
@@ -114,8 +135,10 @@ def reopened(
                 "resume it there, with evoloss.unlearn.search.resume(run, problem=…)"
             )
         problem = load_problem(**store.task)
+    staff = staff or Staff()
+    check_workers(problem, staff)
     settings = raised(UnlearnSettings.from_json(store.settings), budgets)
-    bench = Bench(problem, settings, say)
+    bench = Bench(problem, settings, say, device(staff))
     if budgets:
         store.extend(settings.to_json())
     bench.sharing = Sharing(**store.about["sharing"])

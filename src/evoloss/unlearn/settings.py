@@ -31,6 +31,9 @@ class UnlearnSettings(LoopSettings):
     final_seeds: adapters that each finalist is scored on; final_rates: the multiples of the
         learning rate that they are tried with.
     together: how many adapters train side by side; None tries out what is fastest.
+    shard: how many adapters are one piece of work, side by side on one torch thread; None for all
+        of a generation, as suits this machine. Workers want a number (see docs/scaling.md); the
+        history depends on it, and not on how many workers there are.
     texts: how many answers of the retain set are generated for a score; all of the forget set are.
     """
 
@@ -57,12 +60,14 @@ class UnlearnSettings(LoopSettings):
     es_pairs: int = 4
     es_sigma: float = 0.1
     together: int | None = None
+    shard: int | None = None
     texts: int | None = 32
 
     def __post_init__(self) -> None:
         self.at_least(
             seed=0, population=1, generations=1, finalists=0, epochs=1, batch=1, rank=1, context=8,
-            final_seeds=1, local_steps=1, es_pairs=1, together=1, texts=1,
+            final_seeds=1, local_steps=1, es_pairs=1, together=1, shard=1,
+            texts=1,
         )  # fmt: skip
         self.check_budgets(asks_a_language_model=self.method in ("llm", "mixture"))
         for name in ("lr", "clip", "alpha", "meta_lr", "es_sigma"):

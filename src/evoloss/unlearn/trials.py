@@ -1,7 +1,7 @@
 """Trainings of several adapters: raced against each other, measured, and never spoiling another.
 
-How many train side by side changes how long it takes, and not what comes out: each has its own
-gradient, its own optimiser and its own measurement.
+The race is decided here, over all of them at once; what is trained together, and in which process,
+is the executor's affair.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from evoloss.unlearn.adapters import attached
-from evoloss.unlearn.bench import Bench, Phase, Sharing
-from evoloss.unlearn.measurement import Failed, measure, quick
+from evoloss.discovery.randomness import Purpose
+from evoloss.execution.executor import Executor, Fault, Plain
+from evoloss.execution.in_process import InProcess
+from evoloss.unlearn.bench import Bench, Sharing
 from evoloss.unlearn.metrics.scores import objective as score_of
-from evoloss.unlearn.objective import Objective
+from evoloss.unlearn.phase import Phase
+from evoloss.unlearn.plain import Entry, measured_of, plain_progress, weights_of
 from evoloss.unlearn.recipes import Measured
-from evoloss.unlearn.trainer import Progress, Schedule, advance
+from evoloss.unlearn.trainer import Progress
+from evoloss.unlearn.trainings import Group, Trainings
 
 RUNG = 0.75
 """At this share of the longest schedule, the worse half of those still in training drops out."""
@@ -30,8 +33,7 @@ TIMED = 3
 """Steps that are taken to see how fast trainings are."""
 
 Tick = Callable[[float], None]
-Look = Callable[..., list[Measured | Failed]]
-"""`measure`, or `quick`."""
+Curve = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -49,133 +51,119 @@ class Tried:
     steps: int
     reason: str = ""
     raced_out: bool = False
-    curve: tuple[tuple[int, float], ...] = ()
+    curve: Curve = ()
     at_rung: Mapping[str, float] = field(default_factory=dict)
     weights: dict[str, Tensor] | None = None
 
 
 class Trials:
-    """Some trainings on one phase of a bench, all with one objective."""
+    """Some trainings on one phase of a bench, all of losses or all of one rival method.
+
+    purpose, seed: of their minibatches. executor: where they are done; None: in this process.
+    """
 
     def __init__(
-        self, bench: Bench, phase: Phase, objective: Objective, schedules: Sequence[Schedule]
-    ) -> None:
+        self, bench: Bench, phase: Phase, entries: Sequence[Entry], purpose: Purpose, seed: int,
+        executor: Executor | None = None,
+    ) -> None:  # fmt: skip
         self.bench = bench
         self.phase = phase
-        self.objective = objective
-        self.schedules = schedules
+        self.entries = entries
+        self.purpose = purpose
+        self.seed = seed
+        self.executor = executor or InProcess(Trainings(bench), bench.settings.shard)
+        self.longest = max(each.steps for each in entries)
 
     def run(
         self, start: Progress, racing: bool = False, tick: Tick = lambda share: None
     ) -> list[Tried]:
         """Trains and measures all. start: the adapter that each begins with."""
-        standing = [start] * len(self.objective)
-        curves: list[list[tuple[int, float]]] = [[] for _ in standing]
         done: dict[int, Tried] = {}
-        last = max(each.steps for each in self.schedules)
-        for end in self._stops(last, racing):
-            running = [each for each in range(len(standing)) if each not in done]
+        states: dict[int, Plain] = {}
+        curves: dict[int, Curve] = {}
+        begin = 0
+        for end in self._stops(racing):
+            running = [each for each in range(len(self.entries)) if each not in done]
             if not running:
                 break
-            for each, progress in zip(running, self.advanced(running, standing, end), strict=True):
-                standing[each] = progress
-            over = [each for each in running if self._is_over(each, standing[each])]
-            for each, tried in zip(over, self._measured(over, standing, curves), strict=True):
-                done[each] = tried
-            rest = [each for each in running if each not in over]
-            if racing and end == self._rung(last) and rest:
-                done |= self._raced(rest, standing, curves)
-            tick(end / last)
-        return [done[each] for each in range(len(standing))]
+            part = (begin / self.longest, (end - begin) / self.longest)
 
-    def _stops(self, last: int, racing: bool) -> list[int]:
-        """Where trainings pause: at the rung, and where some schedule ends."""
-        rung = {self._rung(last)} if racing and len(self.objective) >= SMALLEST_RACE else set()
-        return sorted(rung | {each.steps for each in self.schedules})
+            def within(share: float, part: tuple[float, float] = part) -> None:
+                tick(part[0] + share * part[1])
 
-    def _rung(self, last: int) -> int:
-        return max(1, round(last * RUNG))
+            answers = self._trained(running, states, start, end, within)
+            under_way = {at: each for at, each in answers.items() if _is_under_way(each)}
+            for each in running:
+                if each not in under_way:
+                    done[each] = self._ended(each, answers[each], end, curves.get(each, ()))
+            curves = {each: _point(answer) for each, answer in under_way.items()}
+            done |= _raced_out(under_way, curves)
+            states = {n: each["state"] for n, each in under_way.items() if n not in done}
+            begin = end
+        return [done[each] for each in range(len(self.entries))]
 
-    def _is_over(self, each: int, progress: Progress) -> bool:
-        return progress.step >= self.schedules[each].steps or not progress.fine
+    def here(self) -> Group:
+        """The trainings, to be carried on by hand in this process."""
+        return Group.of(
+            self.bench, self.phase.name, self.entries, self.purpose, self.seed, self.longest
+        )
 
-    def advanced(
-        self, running: Sequence[int], standing: Sequence[Progress], end: int
-    ) -> list[Progress]:
-        """The running ones after the step `end`; standing: of all."""
-        language, lora = self.bench.language, self.bench.settings.lora
+    def _stops(self, racing: bool) -> list[int]:
+        """Where all trainings pause to be compared, and the end."""
+        if not racing or len(self.entries) < SMALLEST_RACE:
+            return [self.longest]
+        return [max(1, round(self.longest * RUNG)), self.longest]
 
-        def some(part: Sequence[int]) -> list[Progress]:
-            now = [standing[each] for each in part]
-            return advance(language.model, lora, self.objective, self.schedules, now, part, end)
+    def _trained(
+        self, running: Sequence[int], states: Mapping[int, Plain], start: Progress, end: int,
+        tick: Tick,
+    ) -> dict[int, Plain | Fault]:  # fmt: skip
+        common = {
+            "phase": self.phase.name, "purpose": int(self.purpose), "seed": self.seed,
+            "longest": self.longest, "start": None if states else plain_progress(start), "end": end,
+        }  # fmt: skip
+        items = [
+            {"entry": self.entries[each].to_plain(self.bench.has_retain), "state": states.get(each)}
+            for each in running
+        ]
+        return dict(zip(running, self.executor.run("train", items, common, tick), strict=True))
 
-        return self.bench.in_parts(running, some)
+    def _ended(self, each: int, answer: Plain | Fault, end: int, curve: Curve) -> Tried:
+        """What became of a training that was to go on to the step `end`, or to its own end."""
+        if isinstance(answer, Fault):
+            return Tried(None, None, min(end, self.entries[each].steps), answer.reason)
+        measured, step = measured_of(answer.get("measured")), answer["step"]
+        if measured is None:
+            return Tried(None, None, step, answer["reason"])
+        score = score_of(self.bench.settings.objective, measured.values)
+        curve = (*curve, (step, measured.values.get("balance", score)))
+        weights = weights_of(answer["weights"])
+        return Tried(measured, score, step, curve=curve, weights=weights)
 
-    def _measured(
-        self, over: Sequence[int], standing: Sequence[Progress],
-        curves: Sequence[list[tuple[int, float]]],
-    ) -> list[Tried]:  # fmt: skip
-        """The outcome of finished trainings; only those that went well are measured."""
-        found: dict[int, Tried] = {}
-        for each in over:
-            progress = standing[each]
-            if not progress.fine:
-                reason = "a gradient became infinite or not a number"
-                found[each] = Tried(None, None, progress.step, reason)
-            elif progress.moved == 0.0:
-                found[each] = Tried(None, None, progress.step, "its adapter did not move")
-        able = [each for each in over if each not in found]
-        for each, measured in zip(able, self._looked_at(able, standing, measure), strict=True):
-            steps, curve = standing[each].step, tuple(curves[each])
-            if isinstance(measured, Failed):
-                found[each] = Tried(None, None, steps, measured.reason)
-                continue
-            score = score_of(self.bench.settings.objective, measured.values)
-            curve = (*curve, (steps, measured.values.get("balance", score)))
-            weights = standing[each].weights
-            found[each] = Tried(measured, score, steps, curve=curve, weights=weights)
-        return [found[each] for each in over]
 
-    def _raced(
-        self, rest: Sequence[int], standing: Sequence[Progress],
-        curves: Sequence[list[tuple[int, float]]],
-    ) -> dict[int, Tried]:  # fmt: skip
-        """Those that drop out here: the worse half, and those that cannot be measured any more."""
-        out: dict[int, Tried] = {}
-        scores: dict[int, float] = {}
-        parts: dict[int, dict[str, float]] = {}
-        for each, found in zip(rest, self._looked_at(rest, standing, quick), strict=True):
-            step = standing[each].step
-            if isinstance(found, Failed):
-                out[each] = Tried(None, None, step, found.reason)
-                continue
-            if "balance" in found.values:
-                scores[each] = found.values["balance"]
-                parts[each] = {part: found.values[part] for part in PARTS}
-                curves[each].append((step, scores[each]))
-        if len(scores) < SMALLEST_RACE:
-            return out
-        order = sorted(scores, key=lambda each: (-scores[each], each))
-        for each in order[math.ceil(len(order) / 2) :]:
-            step = standing[each].step
-            why = f"balance {scores[each]:.3g} after {step} steps is in the worse half"
-            out[each] = Tried(None, scores[each], step, why, True, tuple(curves[each]), parts[each])
-        return out
+def _is_under_way(answer: Plain | Fault) -> bool:
+    return not isinstance(answer, Fault) and "state" in answer
 
-    def _looked_at(
-        self, chosen: Sequence[int], standing: Sequence[Progress], look: Look
-    ) -> list[Measured | Failed]:
-        language, settings = self.bench.language, self.bench.settings
 
-        def some(part: Sequence[int]) -> list[Measured | Failed]:
-            with attached(language.model, len(part), settings.lora) as adapters:
-                adapters.load([standing[each].weights for each in part])
-                return look(
-                    language.model, language.encoder, self.phase.prepared, copies=len(part),
-                    original=self.phase.original, retain=self.phase.retain,
-                )  # fmt: skip
+def _point(answer: Mapping[str, Plain]) -> Curve:
+    """How a training stands that is under way."""
+    values = answer["values"]
+    return ((answer["state"]["step"], values["balance"]),) if "balance" in values else ()
 
-        return self.bench.in_parts(chosen, some)
+
+def _raced_out(under_way: Mapping[int, Plain], curves: Mapping[int, Curve]) -> dict[int, Tried]:
+    """The worse half of those that can be compared, if they are enough for a race."""
+    points = {each: curves[each][0] for each in under_way if curves[each]}
+    if len(points) < SMALLEST_RACE:
+        return {}
+    order = sorted(points, key=lambda each: (-points[each][1], each))
+    out: dict[int, Tried] = {}
+    for each in order[math.ceil(len(order) / 2) :]:
+        step, balance = points[each]
+        why = f"balance {balance:.3g} after {step} steps is in the worse half"
+        parts = {part: under_way[each]["values"][part] for part in PARTS}
+        out[each] = Tried(None, balance, step, why, True, curves[each], parts)
+    return out
 
 
 def fastest(bench: Bench, trials: Callable[[int], Trials], choices: Collection[int]) -> Sharing:
@@ -186,7 +174,7 @@ def fastest(bench: Bench, trials: Callable[[int], Trials], choices: Collection[i
     every = torch.get_num_threads()
     times: dict[Sharing, float] = {}
     for together in choices:
-        some = trials(together)
+        some = trials(together).here()
         for threads in {1, every}:
             with Sharing(together, threads).applied():
                 standing = some.advanced(range(together), [bench.start] * together, 1)

@@ -1,0 +1,151 @@
+"""The commands that look at a loss, found or written: its worth, its code, its run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evoloss.cli import unlearn, unlearning
+from evoloss.cli.options import (
+    AGAINST,
+    DATA_DIR,
+    DEFAULT_AGAINST,
+    DEVICE,
+    DROP_MISSING,
+    JSON,
+    KIND,
+    NETWORK,
+    RUN,
+    SEEDS,
+    STEPS,
+    SUBJECT,
+    TARGET,
+    TUNE,
+)
+from evoloss.cli.shared import given, new_console, write_json
+from evoloss.cli.telling import compare, introduce
+from evoloss.errors import UserError
+
+app = typer.Typer()
+
+
+@app.command()
+def evaluate(
+    subject: Annotated[str, SUBJECT],
+    task: Annotated[
+        str | None,
+        typer.Option(help="The task to evaluate on.", show_default="the run's own"),
+    ] = None,
+    seeds: Annotated[int, SEEDS] = 5,
+    steps: Annotated[int | None, STEPS] = None,
+    network: Annotated[str | None, NETWORK] = None,
+    data_dir: Annotated[Path | None, DATA_DIR] = None,
+    target: Annotated[str | None, TARGET] = None,
+    kind: Annotated[str | None, KIND] = None,
+    drop_missing: Annotated[bool, DROP_MISSING] = False,
+    against: Annotated[str, AGAINST] = DEFAULT_AGAINST,
+    tune: Annotated[int | None, TUNE] = None,
+    device: Annotated[str | None, DEVICE] = None,
+) -> None:
+    """Compare a loss with the task's usual one on test data.
+
+    An unlearning run's loss is compared with tuned hand-written ones (--against, --tune).
+    """
+    from evoloss import runs
+
+    chosen = runs.subject(subject)
+    if chosen.kind == "unlearning":
+        unlearning.evaluate(chosen, against, tune, seeds)
+        return
+    options = given(
+        network=network, data_dir=data_dir, target=target, kind=kind,
+        drop_missing=drop_missing or None,
+    )  # fmt: skip
+    if task is not None:
+        options["spec"] = task
+    elif chosen.source is not None:
+        options = {**chosen.source, **options}
+    else:
+        raise UserError(f"'{subject}' says nothing of a task: name one with --task")
+    from evoloss.tasks.registry import load_task
+
+    loaded = load_task(**options)
+    console = new_console()
+    introduce(console, loaded, chosen.run)
+    compare(console, loaded, chosen, seeds, steps, device or "cpu")
+
+
+@app.command()
+def export(
+    subject: Annotated[str, SUBJECT],
+    format: Annotated[str, typer.Option(help="torch, latex, sympy or json.")] = "torch",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file.", show_default="the terminal")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    transform: Annotated[
+        str | None,
+        typer.Option(
+            help="From the network's raw output to f: identity, sigmoid or softmax.",
+            show_default="the run's own; identity for an expression",
+        ),
+    ] = None,
+) -> None:
+    """Write a loss for use elsewhere; the PyTorch file needs only torch."""
+    from evoloss import runs
+    from evoloss.lang.export import export as export_loss
+    from evoloss.lang.export import export_batch
+
+    chosen = runs.subject(subject)
+    if chosen.kind == "unlearning":
+        text = export_batch(chosen.expression, runs.signature(chosen.expression), format)
+    else:
+        text = export_loss(chosen.expression, runs.transform(transform, chosen), format)
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        with output.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(f"'{output}' exists: overwrite it with --force") from None
+    except OSError as error:
+        raise UserError(f"cannot write '{output}': {error.strerror}") from error
+
+
+@app.command()
+def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> None:
+    """Tell what a run has found so far, and what it cost."""
+    from evoloss import runs, tables, unlearn_tables
+    from evoloss.discovery.budgets import Ending
+    from evoloss.store import Store
+
+    with Store.open(run, write=False) as store:
+        overview = runs.Overview(store)
+        description, best = runs.description(overview), overview.best
+        found, spent = overview.losses, overview.budget
+        ended = Ending.of(store.outcome)
+    if as_json:
+        write_json(description)
+        return
+    console = new_console()
+    console.print(tables.run(description))
+    if found.best is None:
+        console.print("no loss has been scored yet")
+        return
+    measure = tables.Measure(description["metric"], description["higher_is_better"])
+    console.print(tables.found_loss(found.best, measure))
+    console.print(tables.front(found.front, measure))
+    console.print(tables.candidates(best, measure))
+    for record in description["evaluations"]:
+        if record.get("kind") == unlearn.KIND:
+            console.print(unlearn_tables.evaluation(record))
+            console.print(unlearn_tables.samples(record))
+        else:
+            console.print(tables.comparison(record))
+    console.print(tables.budget(spent))
+    if ended is not None:
+        console.print(str(ended), markup=False, soft_wrap=True)

@@ -1,0 +1,106 @@
+"""How many networks fit into a device's memory, and what is done where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from evoloss.errors import UserError
+
+S, T = TypeVar("S"), TypeVar("T")
+
+SHARE = 0.8
+"""Of the memory that is free on a GPU: torch's allocator and its libraries want some too."""
+_ROWS_OF_WEIGHTS = 6
+"""θ, the velocity, the gradient, the state to go back to, and two buffers of a recorded step."""
+_PASSES = 3
+"""What a forward pass keeps is also differentiated, backwards and along a direction."""
+
+
+def budget(device: torch.device, given: float | None) -> float | None:
+    """Bytes that networks may take; None for no limit. given: in GiB."""
+    if given is not None:
+        return given * 2**30
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return SHARE * free
+
+
+def bytes_per_copy(module: nn.Module, x: Tensor, trials: int, unroll: int) -> int:
+    """An estimate for one candidate, from one forward pass of one network on a minibatch.
+
+    trials: trainings that a fitness averages over, whose states are kept between two parts of a
+    race; unroll: training steps that tuning looks through, whose weights are kept.
+    """
+    weights = sum(each.numel() * each.element_size() for each in module.parameters())
+    states = _ROWS_OF_WEIGHTS + 2 * (trials - 1) + (2 * unroll if unroll > 1 else 0)
+    return states * weights + _PASSES * kept_by_a_pass(module, x)
+
+
+def kept_by_a_pass(module: nn.Module, x: Tensor) -> int:
+    """Bytes that autograd keeps of a forward pass for the backward one, weights and x left out."""
+    own = {each.untyped_storage().data_ptr() for each in (*module.parameters(), x)}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)  # so that its place is not taken by the next one
+        return tensor
+
+    alive: list[Tensor] = []
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each):
+        output = module(x)
+    return sum(kept.values()) + output.numel() * output.element_size()
+
+
+def fitting(most: float | None, a_copy: int, copies: int) -> int:
+    """How many of so many copies are trained together. most: bytes, None for no limit.
+
+    Raises: UserError if there is no room for one.
+    """
+    if most is None:
+        return copies
+    if a_copy > most:
+        raise UserError(
+            f"one network takes about {a_copy / 2**30:.2g} GiB and {most / 2**30:.2g} GiB are "
+            "given: use a smaller batch or network, or --set memory=GIB"
+        )
+    return min(copies, int(most // a_copy))
+
+
+def in_parts(
+    chosen: Sequence[S],
+    together: int,
+    work: Callable[[Sequence[S]], list[T]],
+    short: Callable[[BaseException], bool],
+    fewer: Callable[[int], None],
+) -> list[T]:
+    """The work on so many at a time; half as many where memory does not do.
+
+    short: whether an error says so; fewer: told how many at a time from there on. An error with one
+    alone is raised.
+    """
+    found: list[T] = []
+    while len(found) < len(chosen):
+        part = chosen[len(found) : len(found) + together]
+        try:
+            found += work(part)
+            continue
+        except (RuntimeError, MemoryError) as error:
+            if not short(error) or len(part) == 1:
+                raise
+        # After the error is gone, and with it what it held.
+        together = max(1, len(part) // 2)
+        fewer(together)
+    return found
+
+
+def gpu_is_short(error: BaseException) -> bool:
+    """Whether a GPU's memory did not do."""
+    return isinstance(error, torch.OutOfMemoryError)

@@ -1,0 +1,81 @@
+"""Who does the work of a search: this process, worker processes beside it, or a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from evoloss.errors import UserError
+from evoloss.execution.crew import SECONDS, Crew, Limits
+from evoloss.execution.executor import Executor, Recipe, Workplace
+from evoloss.execution.in_process import InProcess
+from evoloss.execution.pool import Pool
+
+
+@dataclass(frozen=True)
+class Staff:
+    """workers: how many processes of this machine; ray: the address of a cluster; neither: here.
+
+    limits: of either. gpus_per_shard: what Ray sets aside for each shard; 0.5 lets two share one.
+    Raises: UserError for what excludes each other, or asks for nothing.
+    """
+
+    workers: int | None = None
+    ray: str | None = None
+    limits: Limits | None = None
+    gpus_per_shard: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.ray is not None:
+            raise UserError(
+                "workers and ray exclude each other: Ray decides on its processes itself"
+            )
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"{self.workers} workers: give at least 1, or leave them out")
+        gpus = self.gpus_per_shard
+        if gpus and self.ray is None:
+            raise UserError(f"{gpus:g} GPUs per shard are asked of Ray: add --ray, or leave it out")
+        if not (0 <= gpus <= 1 or (gpus > 1 and gpus == int(gpus))):
+            raise UserError(f"{gpus:g} GPUs per shard: give a part of one, or a whole number")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other processes than this one do the work."""
+        return self.workers is not None or self.ray is not None
+
+    def check(self, source: object, name: str, advice: str) -> None:
+        """Raises: UserError if others are to do the work, but cannot load what has no source."""
+        if self.elsewhere and source is None:
+            raise UserError(
+                f"{name} lives in memory, where worker processes cannot get it: {advice}, "
+                "or leave workers out"
+            )
+
+    @contextmanager
+    def at_work(
+        self, here: Callable[[], Workplace], recipe: Callable[[], Recipe], shard: int | None,
+        seconds: float = SECONDS,
+    ) -> Iterator[Executor]:  # fmt: skip
+        """The executor, closed at the end. here: the workplace in this process; recipe: of others.
+
+        shard: how many items are worked on together; None for all of them. seconds: what one may
+        take where the limits do not say it.
+        """
+        if not self.elsewhere:
+            yield InProcess(here(), shard)
+            return
+        crew = self._crew(recipe(), shard, seconds)
+        try:
+            yield crew
+        finally:
+            crew.close()
+
+    def _crew(self, recipe: Recipe, shard: int | None, seconds: float) -> Crew:
+        limits = self.limits or Limits()
+        limits = replace(limits, seconds=limits.seconds or seconds)
+        if self.ray is None:
+            return Pool(recipe, self.workers or 1, shard, limits)
+        from evoloss.execution.ray_cluster import RayCluster
+
+        return RayCluster(recipe, self.ray, shard, limits, self.gpus_per_shard)

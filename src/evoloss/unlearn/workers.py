@@ -1,0 +1,122 @@
+"""Workers for an unlearning search: what they are told, and how they make it a bench.
+
+They load the model and the data as they were named, each once. What it takes models to find out,
+the references and how the model and the retain model score, they are told: so the retain model is
+in no worker, and all compare with the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evoloss.errors import UserError
+from evoloss.execution.executor import Executor, Recipe
+from evoloss.execution.shared_arrays import Arrays
+from evoloss.execution.staff import Staff
+from evoloss.execution.tensors import tensor
+from evoloss.unlearn.bench import Bench, Sharing
+from evoloss.unlearn.phase import SEARCHING, Known
+from evoloss.unlearn.plain import measured_of, plain_measured
+from evoloss.unlearn.problem import Problem, load_problem
+from evoloss.unlearn.settings import UnlearnSettings
+from evoloss.unlearn.trainings import Trainings
+
+SHARD = 2
+"""Adapters that one worker takes at a time: few enough that a race of 8 keeps two workers busy."""
+_SECONDS = 86_400.0
+"""What an adapter may take for a part of its race, unless it is said: models differ in size."""
+_PATHS = ("model", "forget", "retain", "holdout", "data_dir")
+
+
+def check_workers(problem: Problem, staff: Staff) -> None:
+    """Raises: UserError for a problem that workers cannot load."""
+    advice = "write its sets to files and give their names"
+    staff.check(problem.source, f"the data of '{problem.data.name}'", advice)
+
+
+def device(staff: Staff) -> str | None:
+    """Where the models of a search are: on Ray, on GPUs that are asked for; None: see `Bench`."""
+    if staff.ray is None:
+        return None
+    return None if staff.gpus_per_shard else "cpu"
+
+
+def executor(
+    bench: Bench, staff: Staff, phases: tuple[str, ...] = (SEARCHING,)
+) -> AbstractContextManager[Executor]:
+    """Where the work on some phases of this bench is done; closed at the end."""
+    return staff.at_work(
+        lambda: Trainings(bench), lambda: _recipe(bench, staff, phases), bench.settings.shard,
+        _SECONDS,
+    )  # fmt: skip
+
+
+def _recipe(bench: Bench, staff: Staff, phases: tuple[str, ...]) -> Recipe:
+    known = {name: Known.of(getattr(bench, name)) for name in phases}
+    # A worker proposes nothing, and need not know a method that was registered here.
+    settings = replace(bench.settings, method=UnlearnSettings.method)
+    arguments = {
+        "source": _absolute(bench.problem.source or {}),
+        "settings": settings.to_json(),
+        "sharing": asdict(bench.sharing),
+        "measured": {
+            name: [plain_measured(each.original), plain_measured(each.retain)]
+            for name, each in known.items()
+        },
+        "device": "cuda" if staff.gpus_per_shard else bench.language.device.type,
+    }
+    return Recipe(f"{__name__}:{trainings.__name__}", arguments, _references(known))
+
+
+def trainings(
+    source: Mapping[str, Any], settings: dict[str, Any], sharing: Mapping[str, int],
+    measured: Mapping[str, Any], device: str, data: Arrays,
+) -> Trainings:  # fmt: skip
+    """In a worker: the workplace of a recipe."""
+    known = {}
+    for name, (original, retain) in measured.items():
+        before = measured_of(original)
+        assert before is not None  # it was written by `_recipe`
+        kept = data.get(f"{name}.kept")
+        forget = tensor(data[f"{name}.forget"])
+        references = forget, None if kept is None else tensor(kept)
+        known[name] = Known(*references, before, measured_of(retain))
+    _check_device(device)
+    bench = Bench(
+        load_problem(**source), UnlearnSettings.from_json(settings), device=device, known=known
+    )
+    bench.sharing = Sharing(**sharing)
+    return Trainings(bench)
+
+
+def _references(known: Mapping[str, Known]) -> dict[str, np.ndarray[Any, Any]]:
+    found = {f"{name}.forget": each.forget.numpy() for name, each in known.items()}
+    kept = {f"{name}.kept": each.kept for name, each in known.items()}
+    return found | {name: each.numpy() for name, each in kept.items() if each is not None}
+
+
+def _absolute(source: Mapping[str, Any]) -> dict[str, Any]:
+    """The source with full paths: Ray's processes work in another directory."""
+    paths = {
+        name: str(Path(source[name]).resolve())
+        for name in _PATHS
+        if name in source and Path(source[name]).exists()
+    }
+    return {**source, **paths}
+
+
+def _check_device(device: str) -> None:
+    """Raises: UserError in a process that was promised a GPU and has none."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "a worker has no GPU that torch can use: check the driver of CUDA on its machine, or "
+            "leave the GPUs out"
+        )

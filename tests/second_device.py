@@ -1,0 +1,101 @@
+"""A second device without one: tensors that say they are elsewhere, and are computed here.
+
+A tensor on it holds one on the CPU. Every operation is done with what the tensors hold; one that
+mixes devices is refused as CUDA refuses it, and so is NumPy. So a forgotten move shows, and all
+numbers are those of the CPU. Registers a device with torch for good: for a process of its own.
+"""
+
+from contextlib import contextmanager
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+_setup_privateuseone_for_python_backend("elsewhere")
+ELSEWHERE = torch.device("elsewhere", 0)
+
+MIXED = ("_to_copy", "copy_", "index", "index_put", "index_put_", "_index_put_impl_")
+"""What CUDA takes with tensors of both devices: moves, and places given on the CPU."""
+
+
+class MixedDevices(RuntimeError):
+    """An operation on tensors of two devices."""
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor on the second device; `held`: its numbers."""
+
+    @staticmethod
+    def __new__(cls, held):
+        return torch.Tensor._make_wrapper_subclass(
+            cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(),
+            dtype=held.dtype, device=ELSEWHERE,
+        )  # fmt: skip
+
+    def __init__(self, held):
+        self.held = held
+
+    def __repr__(self):
+        return f"Elsewhere({self.held})"
+
+    def tolist(self):
+        return self.held.tolist()
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        return _computed(function, args, kwargs or {})
+
+
+class _TwoDevices(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        return _computed(function, args, kwargs or {})
+
+
+@contextmanager
+def two_devices():
+    """Within it, tensors can be made on the second device, or moved there."""
+    torch._C._set_only_lift_cpu_tensors(True)  # `torch.tensor` is a copy from the CPU, then
+    with _TwoDevices():
+        try:
+            yield
+        finally:
+            torch._C._set_only_lift_cpu_tensors(False)
+
+
+def held(tensor):
+    """The numbers of a tensor of either device."""
+    return tensor.held if isinstance(tensor, Elsewhere) else tensor
+
+
+def check_together(what, *tensors):
+    """Raises MixedDevices if some are on the one device and some on the other."""
+    there = [isinstance(each, Elsewhere) for each in tensors]
+    if any(there) and not all(there):
+        shapes = [f"{tuple(each.shape)} {each.device.type}" for each in tensors]
+        raise MixedDevices(f"{what}: {', '.join(shapes)}")
+
+
+def _computed(function, args, kwargs):
+    name = function.overloadpacket.__name__
+    tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+    there = any(isinstance(each, Elsewhere) for each in tensors)
+    if kwargs.get("device") is not None:
+        there = torch.device(kwargs["device"]).type == ELSEWHERE.type
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+    if name not in MIXED:  # a single number may come from the CPU
+        check_together(function, *(each for each in tensors if each.dim()))
+    if name == "_efficientzerotensor":  # that has no memory, which only autograd understands
+        function = torch.ops.aten.zeros.default
+    found = function(*tree_map(_held, args), **tree_map(_held, kwargs))
+    if name.endswith("_") and not name.startswith("_"):
+        return args[0]
+    return tree_map(_there, found) if there else found
+
+
+def _held(each):
+    return held(each) if isinstance(each, torch.Tensor) else each
+
+
+def _there(each):
+    return Elsewhere(each) if isinstance(each, torch.Tensor) else each

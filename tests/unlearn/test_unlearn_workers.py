@@ -1,0 +1,274 @@
+"""Unlearning searches on workers: the same history on any number of them, whoever is killed."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections import deque
+from dataclasses import replace
+
+import pytest
+import torch
+
+from evoloss.discovery.candidate import Fate
+from evoloss.discovery.result import FoundLoss
+from evoloss.errors import UserError
+from evoloss.execution import staff as staff_module
+from evoloss.execution.crew import Crew, Death
+from evoloss.execution.staff import Staff
+from evoloss.execution.wire import receive, send
+from evoloss.execution.workplace import unheard, workplace
+from evoloss.store import Store
+from evoloss.unlearn import language
+from evoloss.unlearn.finish import conclude
+from evoloss.unlearn.problem import load_problem
+from evoloss.unlearn.search import reopened, resume, search
+
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+SETTINGS = {
+    "population": 6, "generations": 2, "epochs": 2, "batch": 3, "lr": 4e-3, "rank": 2,
+    "texts": 2, "finalists": 2, "final_seeds": 1, "final_rates": (1.0,), "shard": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_and_a_cache_of_its_own(tmp_path_factory):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVOLOSS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def problem(unlearning_folder):
+    files = {role: str(unlearning_folder / f"{role}.jsonl") for role in ("forget", "retain")}
+    twin = str(unlearning_folder / "twin")
+    return load_problem(str(unlearning_folder / "model"), retain_model=twin, **files)
+
+
+@pytest.fixture(scope="module")
+def here(problem):
+    """What comes of a search in this process."""
+    return outcome(search(problem, **SETTINGS)[0])
+
+
+def outcome(result):
+    """All that must not depend on workers, with every float in full."""
+    return result.history, (result.best.candidate, result.best.error, result.best.lr)
+
+
+class Line:
+    """A connection to oneself."""
+
+    def __init__(self):
+        self.sent = deque()
+
+    def send_bytes(self, data):
+        self.sent.append(bytes(data))
+
+    def recv_bytes(self):
+        return self.sent.popleft()
+
+
+def sent(data):
+    """What arrives of plain data in another process."""
+    line = Line()
+    send(line, data)
+    return receive(line)
+
+
+class Mirror(Crew):
+    """A worker in this process, which shares nothing with the driver but plain data.
+
+    deadly: texts that losses have which end it. died: of whom it died so far.
+    """
+
+    deadly = ()
+
+    def __init__(self, recipe, workers, shard, limits=None):
+        super().__init__(shard, limits)
+        made = sent({"arguments": recipe.arguments, "data": dict(recipe.data)})
+        for each in made["data"].values():
+            each.flags.writeable = False  # as in a process of Ray
+        self.place = workplace(recipe.maker, made["arguments"], made["data"])
+        self.died = []
+        mirrors.append(self)
+
+    def ask(self, job, seconds):
+        job = sent(job)
+        losses = [item["entry"]["loss"] or "" for item in job["items"] if "entry" in item]
+        if any(word in loss for word in self.deadly for loss in losses):
+            self.died.append(losses)
+            raise Death("it ended the interpreter with status 7")
+        return sent(self.place.do(**job, tick=unheard))
+
+    def at_once(self, shards):
+        return 1
+
+    def close(self):
+        pass
+
+
+mirrors = []
+
+
+@pytest.fixture
+def mirror(monkeypatch):
+    """Workers without processes, for each of which transformers would have to be imported."""
+    monkeypatch.setattr(staff_module, "Pool", Mirror)
+    monkeypatch.setattr(Mirror, "deadly", ())
+    mirrors.clear()
+    return Mirror
+
+
+# The same history
+
+
+def test_workers_have_the_history_of_a_search_in_shards(problem, here, mirror, monkeypatch):
+    loaded = []
+    real = language.load_language
+
+    def noted(name, device=None):
+        loaded.append((name.rpartition("/")[2], device))
+        return real(name, device)
+
+    monkeypatch.setattr("evoloss.unlearn.bench.load_language", noted)
+    assert outcome(search(problem, workers=1, **SETTINGS)[0]) == here
+    assert {each.fate for each in here[0]} >= {Fate.SCORED, Fate.RACED_OUT}
+    # The driver measures both models once; a worker loads the one that it trains.
+    assert loaded == [("model", None), ("twin", None), ("model", "cpu")]
+
+
+def test_workers_tune_alike(problem, mirror):
+    settings = {**SETTINGS, "population": 3, "generations": 1, "finalists": 0, "racing": False,
+                "local_search": "unrolled", "local_steps": 2}  # fmt: skip
+    alone, bench = search(problem, **settings)
+    assert max(each.steps for each in alone.history) > bench.steps(bench.searching, 2)
+    assert outcome(search(problem, workers=1, **settings)[0]) == outcome(alone)
+
+
+@pytest.mark.slow
+def test_another_run_goes_on_with_workers_or_without(problem, here, mirror, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(progress):
+        if progress.stage == "training" and progress.generation == 2:
+            raise Stop
+
+    for name, first, then in (("a", {"workers": 3}, {}), ("b", {}, {"workers": 2})):
+        with pytest.raises(Stop):
+            search(problem, out=tmp_path / name, observer=stop, **first, **SETTINGS)
+        assert outcome(resume(tmp_path / name, **then)[0]) == here
+    assert len(mirrors) == 2
+
+
+@pytest.mark.slow
+def test_the_comparison_at_the_end_is_the_same_on_workers(problem, here, mirror, tmp_path):
+    search(problem, out=tmp_path / "run", **{**SETTINGS, "finalists": 0, "generations": 1})
+    with Store.open(tmp_path / "run", write=False) as store:
+        bench = reopened(store)
+        best = min(store.candidates(), key=lambda each: (each.error is None, each.error))
+    found = FoundLoss(best, best.error, None)
+    records = [
+        conclude(bench, found, ["npo", "IdkDPO"], 1, 1, None, staff=staff)
+        for staff in (Staff(), Staff(workers=2))
+    ]
+    assert records[0] == records[1]
+    assert len(records[0]["rows"]) == 3
+    assert mirrors
+
+
+# Faults
+
+
+def test_a_loss_that_breaks_its_worker_fails_alone(problem, mirror, monkeypatch):
+    settings = {**SETTINGS, "population": 4, "generations": 1, "finalists": 0, "method": "zoo",
+                "racing": False}  # fmt: skip
+    whole, _ = search(problem, workers=1, **settings)
+    monkeypatch.setattr(Mirror, "deadly", ("logsigmoid",))
+    found, _ = search(problem, workers=1, **settings)
+    bad = [each.id for each in found.history if each.fate is Fate.FAILED]
+    assert len(bad) == 2  # NPO and SimNPO
+    for one, other in zip(found.history, whole.history, strict=True):
+        if one.id in bad:
+            assert one.reason == "it ended the interpreter with status 7"
+            assert one.error is None
+        else:
+            assert one.fate is other.fate
+            assert one.error == pytest.approx(other.error, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_processes_that_are_killed_change_nothing(problem, here, monkeypatch):
+    pools, killed, over = [], [], threading.Event()
+    made = staff_module.Pool
+
+    def noted(*arguments):
+        pools.append(made(*arguments))
+        return pools[-1]
+
+    monkeypatch.setattr(staff_module, "Pool", noted)
+
+    def kill():
+        """One of two, as soon as it has the model and is at work."""
+        while not over.wait(0.02):
+            for worker in list(pools[-1]._running) if pools else ():
+                if worker._ready:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(worker.pid, signal.SIGKILL)
+                        killed.append(worker.pid)
+                    return
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        found = outcome(search(problem, workers=2, **SETTINGS)[0])
+    finally:
+        over.set()
+        killer.join()
+    assert killed
+    assert found == here
+
+
+# What is refused
+
+
+def test_data_in_memory_say_what_to_do(problem, tmp_path):
+    with pytest.raises(UserError, match=r"the data of '.*' lives in memory.*sets to files"):
+        search(replace(problem, source=None), workers=2, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"workers": 0}, "0 workers: give at least 1"),
+        ({"workers": 1, "ray": "local"}, "exclude each other"),
+        ({"gpus_per_shard": 0.5}, "0.5 GPUs per shard are asked of Ray: add --ray"),
+        ({"gpus_per_shard": 0.5, "workers": 2}, "add --ray"),
+        ({"gpus_per_shard": 1.5, "ray": "local"}, "1.5 GPUs per shard: give a part of one"),
+        ({"gpus_per_shard": -1.0, "ray": "local"}, "-1 GPUs per shard"),
+        ({"gpus_per_shard": float("nan"), "ray": "local"}, "nan GPUs per shard"),
+    ],
+)
+def test_workers_that_cannot_be_are_refused(problem, given, message):
+    with pytest.raises(UserError, match=message):
+        search(problem, **given, **SETTINGS)
+
+
+def test_a_worker_that_is_promised_a_gpu_says_if_there_is_none(problem, mirror, monkeypatch):
+    asked = []
+
+    def cluster(recipe, address, shard, limits, gpus):
+        asked.append(gpus)
+        return Mirror(recipe, 1, shard, limits)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("evoloss.execution.ray_cluster.RayCluster", cluster)
+    with pytest.raises(UserError, match="a worker has no GPU that torch can use"):
+        search(problem, ray="local", gpus_per_shard=0.5, **SETTINGS)
+    assert asked == [0.5]
