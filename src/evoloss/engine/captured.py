@@ -26,7 +26,7 @@ from evoloss.lang.types import Output
 
 WARM_UPS = 3
 """Runs before the recording, in which libraries choose their kernels and take their memory."""
-_KEPT = 64
+_KEPT = 24
 """Graphs at most: one for each number of losses that a generation comes down to, and stage."""
 
 Tensors = Sequence[Tensor]
