@@ -89,8 +89,8 @@ def _by_stretch(runs: Sequence[Run]) -> list[list[Entry]]:
 def occurrences(candidates: Iterable[Entry]) -> Counter[str]:
     """How often each operator is in the candidates' structures.
 
-    Of a hundred thousand texts, which are searched for operators as `to_text` writes them: reading
-    them as expressions takes fifty times as long.
+    The texts are searched for operators as `to_text` writes them: reading a hundred thousand as
+    expressions would be the longest part of a report.
     """
     found = Counter(_OPERATOR.findall("\n".join(each.structure for each in candidates)))
     return Counter({_NAMES[text]: count for text, count in found.items() if text in _NAMES})
