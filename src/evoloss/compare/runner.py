@@ -119,7 +119,7 @@ def _meta_test(plan: Plan, task: Task, cells: Sequence[Cell], say: Say) -> None:
         losses = {cell.method: _best(cell.directory) for cell in missing}
         usual = parse(task.usual_loss)
         plain = {name: each.expression for name, each in losses.items() if each.momentum is None}
-        options = {"seeds": plan.trainings, "steps": steps, "seed": seed,
+        options: dict[str, Any] = {"seeds": plan.trainings, "steps": steps, "seed": seed,
                    "device": cells[0].settings.device}  # fmt: skip
         tested = evaluate(task, {**plain, "usual": usual}, **options)
         rows = {row.label: row for row in tested.rows}

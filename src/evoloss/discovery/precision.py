@@ -34,7 +34,7 @@ def agreement(bench: Workbench) -> float:
     """Spearman's ρ between the errors after a training in float32 and one in bfloat16."""
     errors = [_errors(bench, precision) for precision in ("float32", "bf16")]
     ranks = [_ranks(each) for each in errors]
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
 def _errors(bench: Workbench, precision: str) -> list[float]:

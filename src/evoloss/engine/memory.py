@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from evoloss.errors import UserError
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 SHARE = 0.8
 """Of the memory that is free on a GPU: torch's allocator and its libraries want some too."""
@@ -27,7 +28,7 @@ def budget(device: torch.device, given: float | None) -> float | None:
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
-    return SHARE * free
+    return SHARE * float(free)
 
 
 def bytes_per_copy(module: nn.Module, x: Tensor, trials: int, unroll: int) -> int:
@@ -56,7 +57,7 @@ def kept_by_a_pass(module: nn.Module, x: Tensor) -> int:
     alive: list[Tensor] = []
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each):
         output = module(x)
-    return sum(kept.values()) + output.numel() * output.element_size()
+    return sum(kept.values()) + int(output.nbytes)
 
 
 def fitting(most: float | None, a_copy: int, copies: int) -> int:

@@ -92,7 +92,10 @@ class Trials:
                 tick(part[0] + share * part[1])
 
             answers = self._trained(running, states, start, end, within)
-            under_way = {at: each for at, each in answers.items() if _is_under_way(each)}
+            under_way = {
+                at: each for at, each in answers.items()
+                if not isinstance(each, Fault) and "state" in each
+            }  # fmt: skip
             for each in running:
                 if each not in under_way:
                     done[each] = self._ended(each, answers[each], end, curves.get(each, ()))
@@ -139,10 +142,6 @@ class Trials:
         curve = (*curve, (step, measured.values.get("balance", score)))
         weights = weights_of(answer["weights"])
         return Tried(measured, score, step, curve=curve, weights=weights)
-
-
-def _is_under_way(answer: Plain | Fault) -> bool:
-    return not isinstance(answer, Fault) and "state" in answer
 
 
 def _point(answer: Mapping[str, Plain]) -> Curve:
