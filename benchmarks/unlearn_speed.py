@@ -112,7 +112,8 @@ def plain(arena: Unlearning, job: baseline.Job, candidate: Candidate) -> baselin
     bench, loss = arena.bench, candidate.loss
     epochs = candidate.epochs or bench.settings.epochs
     trials = arena.trials(bench.searching, [loss], [epochs])
-    order = trials.objective.forget, trials.objective.retain
+    objective = trials.here().objective
+    order = objective.forget, objective.retain
     source = batch_source(loss, signature_of(loss, True))
     return baseline.evaluate_candidate(source, job, order, candidate.rate * bench.settings.lr)
 

@@ -91,7 +91,8 @@ def test_a_loss_trains_the_same_adapter_to_the_same_metrics(bench, job, name):
     with quiet():
         fresh = baseline.AutoModelForCausalLM.from_pretrained(job.base, dtype=torch.float32)
         adapted = baseline.with_lora(fresh, job)
-    order = trials.objective.forget, trials.objective.retain
+    objective = trials.here().objective
+    order = objective.forget, objective.retain
     source = batch_source(loss(name), signature)
     baseline.train(adapted, baseline.defined(source), job, order, RATE * 5e-3)
     weights = dict(adapted.named_parameters())

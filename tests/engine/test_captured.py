@@ -25,6 +25,14 @@ pytest.importorskip("triton", reason="triton is not installed")
 if torch.cuda.is_available():
     pytest.skip("the tape records what is done on the CPU", allow_module_level=True)
 
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """The interpreter computes in NumPy, which warns of what is not a number."""
+    with np.errstate(all="ignore"):
+        yield
+
+
 SGD_ = SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
 
 

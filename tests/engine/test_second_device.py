@@ -99,6 +99,7 @@ def test_steps_on_a_second_device_have_the_numbers_of_the_first():
                           capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
     numbers, refused = done.stdout.splitlines()
-    assert json.loads(numbers) == dict.fromkeys(json.loads(numbers), 0.0)
+    for way, apart in json.loads(numbers).items():
+        assert apart <= (0.0 if way.endswith("triton") else 1e-8), way  # another order of sums
     assert len(json.loads(numbers)) == 4
     assert refused == "refused"

@@ -197,11 +197,15 @@ def test_a_shard_that_breaks_only_as_a_whole_is_taken_in_parts():
 
 
 def test_workers_killed_at_random_moments_lose_and_change_nothing():
+    """Struck some moments after each shard that is done, however slowly workers start."""
     chosen, rng, over = items(60), random.Random(0), threading.Event()
-    killed = []
+    progressed, killed = threading.Event(), []
 
     def kill(made):
-        while not over.wait(rng.uniform(0.1, 0.5)):
+        while not over.is_set():
+            if not progressed.wait(0.1) or over.wait(rng.uniform(0.0, 0.5)):
+                continue
+            progressed.clear()
             for pid in rng.sample(made.pids, min(1, len(made.pids))):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -211,7 +215,7 @@ def test_workers_killed_at_random_moments_lose_and_change_nothing():
         killer = threading.Thread(target=kill, args=(made,))
         killer.start()
         try:
-            found = made.run("square", chosen, {"seconds": 0.2}, silent)
+            found = made.run("square", chosen, {"seconds": 0.2}, lambda share: progressed.set())
         finally:
             over.set()
             killer.join()
