@@ -110,7 +110,7 @@ def population(texts, weights):
 
 # Programs of other lengths and other φ, that need the same room.
 LOSSES = (
-    ("square(y - f)", "abs(2.0 * y - f) * tanh(f)"),
+    ("square(y - f)", "1.5 * abs(2.0 * y - f) * tanh(f)"),
     ("tanh(abs(y - 3.0 * f)) + 1.5 * f", "abs(y - f)"),
 )
 
@@ -150,7 +150,8 @@ def test_a_recorded_hyper_gradient_serves_other_losses_and_equals_one_that_is_no
             found = recorded(inner, *given)
             theta, [batch], validation, weights = given
             plain = one_step_hypergradient(inner, theta, batch, validation, weights)
-            assert torch.equal(found, plain)
+            # φ has room for more, which is added up in another order.
+            torch.testing.assert_close(found, plain, rtol=1e-6, atol=1e-7)
             assert found.abs().sum() > 0
     assert len(graphs.made) == 1
 
