@@ -55,10 +55,12 @@ def _complete_side_by_side(jobs: int, cells: Sequence[Cell], task: Task, say: Sa
     fresh = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
     pool = ProcessPoolExecutor(jobs, fresh, initializer=_load, initargs=(task.source, threads))
-    with pool:
+    try:
         for lines in pool.map(_complete_here, cells):
             for line in lines:
                 say(line)
+    finally:
+        pool.shutdown(cancel_futures=True)  # what has not begun, after an error or Ctrl-C
 
 
 _loaded: list[Task] = []
