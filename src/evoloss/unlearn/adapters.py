@@ -52,9 +52,12 @@ class _Adapted(nn.Module):
         out: Tensor = self.base(x)
         if not self.on:
             return out
-        rows = x.reshape(self.copies, -1, x.shape[-1])
-        change = torch.bmm(torch.bmm(rows.to(self.a.dtype), self.a.mT), self.b.mT)
-        return out + (self.scale * change).reshape(out.shape).to(out.dtype)
+        rows = x.reshape(self.copies, -1, x.shape[-1]).to(self.a.dtype)
+        changed = torch.baddbmm(
+            out.reshape(self.copies, -1, out.shape[-1]).to(self.a.dtype),
+            torch.bmm(rows, self.a.mT), self.b.mT, alpha=self.scale,
+        )  # fmt: skip
+        return changed.reshape(out.shape).to(out.dtype)
 
 
 class Adapters:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evoloss.unlearn.log_probs import last_logits
+from evoloss.unlearn.log_probs import logits_at
 from evoloss.unlearn.metrics.table import Array
 from evoloss.unlearn.tokens import Encoded, Ids
 
@@ -107,24 +107,24 @@ def _answer_log_probs(
     width, device = max(map(len, contexts)), device_of(model)
     tokens = torch.tensor([ids + (pad,) * (width - len(ids)) for ids in contexts])
     attention = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in contexts])
-    first = min(row.start for same in groups for row in same) - 1
-    logits, _ = last_logits(
-        model,
-        width - first,
-        input_ids=tokens.repeat(copies, 1).to(device),
-        attention_mask=attention.repeat(copies, 1).to(device),
-        use_cache=False,
-    )
     places = [
-        (place, at - 1 - first, row.ids[at])
+        (place, at - 1, row.ids[at])
         for place, same in enumerate(groups)
         for row in same
         for at in range(row.start, len(row.ids))
     ]
     at_row, at_token, targets = torch.tensor(places, device=device).T
+    first = torch.arange(copies, device=device).repeat_interleave(len(places)) * len(contexts)
+    logits = logits_at(
+        model,
+        (first + at_row.repeat(copies), at_token.repeat(copies)),
+        input_ids=tokens.repeat(copies, 1).to(device),
+        attention_mask=attention.repeat(copies, 1).to(device),
+        use_cache=False,
+    )
     # One candidate at a time: in 32 bits the vocabulary takes much memory.
-    for own in logits.view(copies, len(contexts), *logits.shape[1:]):
-        yield own[at_row, at_token].float().log_softmax(-1), targets
+    for own in logits.view(copies, len(places), -1):
+        yield own.float().log_softmax(-1), targets
 
 
 def _split(

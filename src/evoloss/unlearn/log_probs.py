@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,46 @@ def token_log_probs(model: nn.Module, part: Sequences, copies: int = 1) -> Tenso
     tokens, attention, answer = (
         each.repeat(copies, 1) for each in (part.tokens, part.attention, part.answer > 0)
     )
-    width = tokens.shape[1]
-    first = int(answer.any(0).nonzero()[0])  # never 0: nothing predicts the first token
-    logits, _ = last_logits(
-        model, width - first + 1, input_ids=tokens, attention_mask=attention, use_cache=False
-    )
-    # Of the answers alone: over the whole vocabulary this is most of the memory of a step.
-    wanted = logits[:, :-1][answer[:, first:]].float()
-    chosen = wanted.gather(-1, tokens[answer][:, None]).squeeze(-1) - wanted.logsumexp(-1)
+    row, column = answer.nonzero(as_tuple=True)  # never column 0: nothing predicts the first token
+    logits = logits_at(
+        model, (row, column - 1), input_ids=tokens, attention_mask=attention, use_cache=False
+    ).float()
+    chosen = -functional.cross_entropy(logits, tokens[answer], reduction="none")
     return chosen.new_zeros(tokens.shape).masked_scatter(answer, chosen)
+
+
+def logits_at(model: nn.Module, places: tuple[Tensor, Tensor], **inputs: Any) -> Tensor:
+    """(M, V) logits at M places: their rows, and their positions in the rows.
+
+    Over the whole vocabulary logits take most of the memory of a step, and a good part of its
+    time, so that the model's head is given the hidden states of these places alone. A model whose
+    head cannot be found computes all.
+    """
+    head = _head(model)
+    count = len(places[0])
+
+    def chosen(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (given[0][places][None],)
+
+    hook = None if head is None else head.register_forward_pre_hook(chosen)
+    try:
+        logits: Tensor = model(**inputs).logits
+    finally:
+        if hook is not None:
+            hook.remove()
+    if hook is not None and logits.shape[:2] == (1, count):
+        return logits.squeeze(0)
+    return logits[places]
+
+
+def _head(model: nn.Module) -> nn.Module | None:
+    """The layer that makes logits of hidden states, of a model or of one within it."""
+    for each in model.modules():
+        told: Any = getattr(each, "get_output_embeddings", None)
+        if told is not None:
+            head = told()
+            return head if isinstance(head, nn.Module) else None
+    return None
 
 
 def last_logits(model: nn.Module, count: int, **inputs: Any) -> tuple[Tensor, Any]:
