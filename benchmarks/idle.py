@@ -30,6 +30,7 @@ from evoloss.discovery.workbench import Workbench
 from evoloss.discovery.workers import SHARD, executor
 from evoloss.execution.crew import Crew
 from evoloss.execution.executor import Fault, Plain, Tick
+from evoloss.execution.staff import Staff
 from evoloss.tasks.registry import load_task
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -85,7 +86,7 @@ def watched(name: str, count: int, generations: int) -> tuple[Watched, float]:
     spec, settings = CASES[name]
     chosen = preset("fast", shard=SHARD, generations=1 + generations, finalists=0, **settings)
     bench = Workbench(load_task(spec), chosen)
-    with executor(bench, count, None) as crew:
+    with executor(bench, Staff(count)) as crew:
         pool = Watched(crew)  # type: ignore[arg-type]
         ended = 0.0
 

@@ -28,7 +28,7 @@ from evoloss.discovery.search import search
 from evoloss.tasks.task import Task
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "bars": ("workers:bars", {"population": 16, "local_steps": 10, "fitness_steps": 30}),
+    "bars": ("workers:bars", {"population": 25, "local_steps": 10, "fitness_steps": 30}),
     "diabetes": ("diabetes", {"population": 25}),
 }
 GENERATIONS = {"bars": 1, "diabetes": 10}

@@ -68,8 +68,15 @@ class Executor(Protocol):
         ...
 
 
+_FEWEST = 4
+"""Shards of a call at least, if it has as many items: few losses go through the end of a race, and
+would leave most workers without work."""
+
+
 def shards(count: int, size: int | None) -> list[range]:
     """Numbers 0 … count − 1 in runs of nearly equal length, `size` at most; None: all together."""
-    parts = -(-count // (size or max(1, count)))
+    if size is None:
+        return [range(count)] if count else []
+    parts = max(-(-count // size), min(count, _FEWEST))
     ends = [part * count // parts for part in range(parts + 1)] if parts else []
     return [range(*each) for each in pairwise(ends)]
