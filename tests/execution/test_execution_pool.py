@@ -152,9 +152,9 @@ def test_who_breaks_a_worker_is_found_and_the_others_are_answered(trouble, reaso
         found = made.run("square", chosen, {}, silent)
         assert found[5] == Fault(reason)
         assert found[:5] + found[6:] == [
-            # Its shard, 3 to 5, is done once more without it.
-            {"square": x**2, "together": 2 if x in (3, 4) else 3 if x < 3 else 4}
-            for x in range(10)
+            # Its shard, 5 and 6, is done once more without it.
+            {"square": x**2, "together": together}
+            for x, together in enumerate((2, 2, 3, 3, 3, 0, 1, 3, 3, 3))
             if x != 5
         ]
         assert made.run("square", items(), {}, silent) == expected(items())
@@ -193,8 +193,10 @@ def test_a_hundred_megabytes_of_output_go_nowhere(capfd):
 
 def test_a_shard_that_breaks_only_as_a_whole_is_taken_in_parts():
     with pool(1) as made:
-        found = made.run("fragile", items(4), {}, silent)
-    assert found == [{"square": x**2, "together": 2} for x in range(4)]
+        found = made.run("fragile", items(9), {}, silent)
+    # The last shard, of three, is taken as one and two.
+    wanted = (2, 2, 2, 2, 2, 2, 1, 2, 2)
+    assert found == [{"square": x**2, "together": each} for x, each in enumerate(wanted)]
 
 
 def test_workers_killed_at_random_moments_lose_and_change_nothing():
