@@ -100,8 +100,8 @@ def test_what_is_trained_on(problem):
     bench = bench_of(problem)
     data, parts = problem.data, bench.divided
     search, test = bench.searching, bench.testing
-    assert trained(bench, search.sets.forget) == encoded(bench, parts.search.forget)
-    assert trained(bench, test.sets.forget) == encoded(bench, data.forget)
+    for phase in (search, test):
+        assert trained(bench, phase.sets.forget) == encoded(bench, data.forget)
     secret = encoded(bench, parts.test.retain)
     for phase in (search, test):
         kept = trained(bench, phase.sets.retain)
@@ -110,8 +110,23 @@ def test_what_is_trained_on(problem):
         # What tells whether it was kept is not what was trained on.
         assert not kept & {each.ids for each in phase.prepared.sets["retain"].answers}
     assert {each.ids for each in test.prepared.sets["retain"].answers} == secret
-    asked = {each.ids for each in test.prepared.sets["forget"].answers}
-    assert asked == encoded(bench, parts.test.forget)
+    for phase, part in ((search, parts.search), (test, parts.test)):
+        asked = {each.ids for each in phase.prepared.sets["forget"].answers}
+        assert asked == encoded(bench, part.forget)
+
+
+def test_constants_are_tuned_by_rows_that_a_search_may_look_at(problem):
+    bench = bench_of(problem)
+    chosen, whole = bench.validation.forget, bench.searching.sets.forget
+    assert trained(bench, chosen) == encoded(bench, bench.divided.search.forget)
+    assert len(chosen) < len(whole)
+    known = {tuple(row): each for row, each in zip(whole.data.tokens.tolist(), whole.reference)}
+    width = whole.data.tokens.shape[1]
+    for tokens, reference in zip(chosen.data.tokens.tolist(), chosen.reference, strict=True):
+        (found,) = (each for row, each in known.items() if list(row[: len(tokens)]) == tokens)
+        torch.testing.assert_close(reference, found[: len(reference)])
+        assert len(reference) <= width
+    assert bench.validation.retain is bench.searching.sets.retain
 
 
 def test_few_rows_to_keep_are_not_divided_again(problem):
@@ -319,11 +334,11 @@ def test_reference_log_probabilities_are_kept_by_model_and_data(
             first.forget.reference.sum(1) / tokens.answer.sum(1), mean_log_probs(model, tokens)[0],
             rtol=1e-4, atol=1e-5,
         )  # fmt: skip
-    bench_of(own, seed=1).searching  # noqa: B018  another division: other data
-    assert len(calls) == 4
+    bench_of(own, seed=1).searching  # noqa: B018  another division: others are kept
+    assert len(calls) == 3
     fictional.saved(folder, steps=20)  # other weights, of the same size
     changed = bench_of(own).searching.sets
-    assert len(calls) == 6
+    assert len(calls) == 5
     assert not torch.allclose(changed.forget.reference, first.forget.reference)
 
 

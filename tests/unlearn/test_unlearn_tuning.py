@@ -50,6 +50,7 @@ def bench_of(model, retain=True, **settings):
     bench = SimpleNamespace(
         settings=UnlearnSettings(**chosen),
         searching=phase,
+        validation=phase.sets,
         has_retain=retain,
         language=SimpleNamespace(model=model),
         start=None if model is None else begin(model, LORA, 5),

@@ -264,7 +264,7 @@ def evaluate(subject: Subject, against: str, tune: int | None, seeds: int) -> No
     with Store.open(run, write=False) as store:
         best = losses(store).best
         bench = reopened(store, say=_say(console))
-        count = len(store.history())
+        count = len(store.history()) + bench.settings.final_trainings
     if best is None:
         raise UserError(f"run '{run}' has no scored loss yet: `evoloss resume {run}` first")
     with stoppable(run):
@@ -306,7 +306,7 @@ def _conclude(
     measure = tables.Measure(bench.settings.objective, True)
     console.print(tables.found_loss(result.best, measure))
     console.print(tables.front(result.front, measure))
-    count = len(result.history)
+    count = len(result.history) + bench.settings.final_trainings
     _compare(console, bench, result.best, against, tune or count, seeds, result.run, hired)
     console.print(tables.budget(result.budget))
     if result.run is not None:

@@ -99,7 +99,7 @@ class UnlearnPlan:
 
     def trainings(self, settings: UnlearnSettings) -> int:
         """How many trainings a hand-written loss is tuned in."""
-        return self.tune or settings.generations * settings.population
+        return self.tune or settings.generations * settings.population + settings.final_trainings
 
     def file(self, seed: int) -> Path:
         """Where the hand-written losses of a seed are kept."""

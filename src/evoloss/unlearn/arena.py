@@ -108,7 +108,11 @@ class Unlearning:
         return [_outcome(each) for each in done]
 
     def finals(self, candidates: Sequence[Candidate]) -> tuple[list[Final], int]:
-        """Each at the learning rate that is best for it, on other adapters and minibatches."""
+        """The best of them at the learning rate that suits them, on other adapters and minibatches.
+
+        The others are left as they are: a single training is not to be compared with several.
+        """
+        candidates = candidates[: self.settings.finalists]
         lr, rates = self.settings.lr, self.settings.final_rates
         pairs = [(each, each.rate * rate * lr) for each in candidates for rate in rates]
         found, steps = self._again(pairs, 1)

@@ -1,10 +1,10 @@
 """A problem made ready for training: tokens, reference log-probabilities, and what to compare with.
 
-A search trains and measures on the search part of the data alone, and what is to be kept it
-measures on questions that it does not train on: any loss with a strong retain term keeps those that
-it is trained on. What it finds is then trained on the whole forget set, for that is what is to be
-forgotten, and measured on the test part: questions to forget that no choice has looked at, and
-questions to keep that no training has touched.
+All trainings are of the whole forget set, for that is what is to be forgotten: a rate that suits
+half of it is too large for all. But a search measures on the search part alone, and what is to be
+kept on questions that it does not train on: any loss with a strong retain term keeps those that it
+is trained on. What it finds is trained anew and measured on the test part: questions to forget
+that no choice has looked at, and questions to keep that no training has touched.
 """
 
 from __future__ import annotations
@@ -106,19 +106,25 @@ class Bench:
 
     @cached_property
     def searching(self) -> Phase:
-        """What the search may use."""
+        """What a search trains on, and the search part, which it measures on."""
         part = self.divided.search
         if part.retain is None or not self.has_retain or len(part.retain) < LEAST_TO_DIVIDE:
-            return self._phase(SEARCHING, part.forget, part.retain, part)
+            return self._phase(SEARCHING, part.retain, part)
         rng = stream(self.settings.seed, Purpose.FITNESS_BATCHES, len(part.retain))
         trained, measured = divide_set(part.retain, rng)
-        return self._phase(SEARCHING, part.forget, trained, replace(part, retain=measured))
+        return self._phase(SEARCHING, trained, replace(part, retain=measured))
 
     @cached_property
     def testing(self) -> Phase:
         """What comes after the search."""
-        kept = self.divided.search.retain
-        return self._phase(TESTING, self.problem.data.forget, kept, self.divided.test)
+        return self._phase(TESTING, self.divided.search.retain, self.divided.test)
+
+    @cached_property
+    def validation(self) -> Sets:
+        """What constants are tuned by: of the rows to forget, those that a search may look at."""
+        phase, seen = self.searching, set(self.divided.search.forget.rows)
+        rows = [row for row, each in enumerate(phase.examples) if each in seen]
+        return Sets(phase.sets.forget.rows(rows), phase.sets.retain)
 
     @cached_property
     def start(self) -> Progress:
@@ -150,10 +156,8 @@ class Bench:
         seed = torch_seed(self.settings.seed, Purpose.INITIAL_WEIGHTS, number)
         return begin(self.language.model, self.settings.lora, seed)
 
-    def _phase(
-        self, name: str, forget: DataSet[Example], kept: DataSet[Example] | None,
-        measured: UnlearningData,
-    ) -> Phase:  # fmt: skip
+    def _phase(self, name: str, kept: DataSet[Example] | None, measured: UnlearningData) -> Phase:
+        forget = self.problem.data.forget
         encoded = self._encoded(forget)
         trained = padded(encoded, self.language.encoder.pad)
         retained = None

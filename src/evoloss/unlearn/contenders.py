@@ -1,7 +1,7 @@
 """What is compared: a found loss, a known one or a rival method, each with its learning rate.
 
-A hand-written loss is tuned before anybody claims to beat it: as many trainings as a search has
-candidates, over its constants, learning rate and epochs, drawn at random (Bergstra & Bengio 2012)
+A hand-written loss is tuned before anybody claims to beat it: in as many trainings as a search
+takes, over its constants, learning rate and epochs, drawn at random (Bergstra & Bengio 2012)
 and raced as the candidates of a search are. The first of them is what its authors recommend.
 """
 

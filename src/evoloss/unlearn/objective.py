@@ -47,6 +47,11 @@ class Part:
     def __len__(self) -> int:
         return len(self.data)
 
+    def rows(self, chosen: Sequence[int]) -> Part:
+        """Some of its rows."""
+        data = self.data.rows(torch.tensor(chosen, device=self.data.tokens.device))
+        return Part(data, self.reference[chosen, : data.tokens.shape[1]])
+
     def to(self, device: torch.device) -> Part:
         """The same on another device."""
         return Part(self.data.to(device), self.reference.to(device))

@@ -27,9 +27,9 @@ class UnlearnSettings(LoopSettings):
     rank, alpha: of the adapters. context: the most tokens of a sequence.
     objective: what selects, on the search part of the data.
     forget_only: train without the retain set, which then only tells what is kept.
-    test_share: the share of the questions that the search never sees.
-    final_seeds: adapters that each finalist is scored on; final_rates: the multiples of the
-        learning rate that they are tried with.
+    test_share: the share of the questions that no choice looks at.
+    finalists: the best candidates, which are scored again on `final_seeds` other adapters each;
+        final_rates: the multiples of the learning rate that they are tried with on the first.
     together: how many adapters train side by side; None tries out what is fastest.
     shard: how many adapters are one piece of work, side by side on one torch thread; None for all
         of a generation, as suits this machine. Workers want a number (see docs/scaling.md); the
@@ -42,7 +42,7 @@ class UnlearnSettings(LoopSettings):
     generations: int = 5
     local_search: str = "none"
     weights: str = "constants"
-    finalists: int = 3
+    finalists: int = 4
     epochs: int = 5
     batch: int = 8
     lr: float = 5e-4
@@ -53,8 +53,8 @@ class UnlearnSettings(LoopSettings):
     objective: str = "balance"
     forget_only: bool = False
     test_share: float = 0.5
-    final_seeds: int = 2
-    final_rates: tuple[float, ...] = (0.7, 1.0, 1.4)
+    final_seeds: int = 3
+    final_rates: tuple[float, ...] = (1.0,)
     local_steps: int = 24
     meta_lr: float = 0.05
     es_pairs: int = 4
@@ -82,6 +82,11 @@ class UnlearnSettings(LoopSettings):
         ):
             if getattr(self, name) not in known:
                 raise unknown(name.replace("_", " "), getattr(self, name), known)
+
+    @property
+    def final_trainings(self) -> int:
+        """How many adapters are trained for the finalists, after all candidates."""
+        return self.finalists * (len(self.final_rates) + self.final_seeds - 1)
 
     @property
     def lora(self) -> LoraSettings:

@@ -2,8 +2,8 @@
 
 Each step of tuning looks one training step ahead, from where the training under the constants so
 far has come to, and moves the constants by Adam; then the training goes on under the new ones (Xu
-et al. 2018). So they are tuned on the states that a training passes through. Training and
-validation minibatches are both of the search part.
+et al. 2018). So they are tuned on the states that a training passes through. Of what is to be
+forgotten, validation minibatches have rows of the search part only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from evoloss.engine.optimisers import Adam
 from evoloss.lang.expr import Expr
 from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.constants import Tunable, Tunables
-from evoloss.unlearn.objective import LossObjective, signature_of
+from evoloss.unlearn.objective import LossObjective, Sets, signature_of
 from evoloss.unlearn.one_step import OneStep, evolution_slope, hypergradient
 from evoloss.unlearn.trainer import Schedule
 
@@ -99,9 +99,9 @@ def _beginning(bench: Bench, losses: Sequence[Tunable], rho: Tensor, lap: int) -
     settings, phase = bench.settings, bench.searching
     steps = bench.steps(phase, settings.epochs)
 
-    def batches(which: int) -> LossObjective:
+    def batches(which: int, sets: Sets) -> LossObjective:
         rng = stream(settings.seed, Purpose.TUNING_BATCHES, lap, which)
-        return LossObjective([], phase.sets, settings.batch, steps, rng)
+        return LossObjective([], sets, settings.batch, steps, rng)
 
     floor = 0.0
     if phase.retain is not None:
@@ -109,8 +109,8 @@ def _beginning(bench: Bench, losses: Sequence[Tunable], rho: Tensor, lap: int) -
     return OneStep(
         model=bench.language.model,
         lora=settings.lora,
-        losses=Tunables(losses, batches(0), rho),
-        validation=batches(1),
+        losses=Tunables(losses, batches(0, phase.sets), rho),
+        validation=batches(1, bench.validation),
         floor=floor,
         schedules=[Schedule(steps, settings.lr, settings.clip)] * len(losses),
         standing=[bench.start] * len(losses),
