@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evoloss.cli.options import DATA_DIR, JSON, NETWORK, RUN, STEPS
-from evoloss.cli.shared import given, new_console
+from evoloss.cli.shared import given, new_console, say
 from evoloss.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def compare(
     tasks = [(_folder(spec), load_task(spec, **options)) for spec in specs]
     console = new_console()
     try:
-        run(plan, tasks, lambda line: console.print(line, markup=False, soft_wrap=True))
+        run(plan, tasks, partial(say, console))
     except KeyboardInterrupt:
         typer.echo(f"stopped; what is finished is in {out}: run the same command again", err=True)
         raise typer.Exit(130) from None
@@ -99,7 +100,7 @@ def compare(
     for summary in summaries:
         console.print(output.terminal(summary))
     for path in output.save(summaries, out):
-        console.print(f"saved {path}", markup=False, soft_wrap=True)
+        say(console, f"saved {path}")
 
 
 @app.command()
@@ -150,7 +151,7 @@ def report(
     console = new_console()
     with console.status("reading") as status:
         write(runs, output, progress=status.update)
-    console.print(f"saved {output}", markup=False, soft_wrap=True)
+    say(console, f"saved {output}")
 
 
 @app.command()

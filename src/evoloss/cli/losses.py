@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evoloss.cli import unlearn, unlearning
+from evoloss.cli import unlearn, unlearn_runs
 from evoloss.cli.options import (
     AGAINST,
     DATA_DIR,
@@ -25,7 +25,7 @@ from evoloss.cli.options import (
     TARGET,
     TUNE,
 )
-from evoloss.cli.shared import given, new_console, write_json
+from evoloss.cli.shared import given, new_console, say, write_json
 from evoloss.cli.telling import compare, introduce
 from evoloss.errors import UserError
 
@@ -58,7 +58,7 @@ def evaluate(
 
     chosen = runs.subject(subject)
     if chosen.kind == "unlearning":
-        unlearning.evaluate(chosen, against, tune, seeds)
+        unlearn_runs.evaluate(chosen, against, tune, seeds)
         return
     options = given(
         network=network, data_dir=data_dir, target=target, kind=kind,
@@ -148,4 +148,4 @@ def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> N
             console.print(tables.comparison(record))
     console.print(tables.budget(spent))
     if ended is not None:
-        console.print(str(ended), markup=False, soft_wrap=True)
+        say(console, str(ended))

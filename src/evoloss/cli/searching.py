@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evoloss.cli import unlearn, unlearning
+from evoloss.cli import unlearn, unlearn_runs
 from evoloss.cli.options import (
     DATA_DIR,
     DEVICE,
@@ -190,7 +190,7 @@ def resume(
                 f"run '{run}' is one of unlearning, which chooses its device itself: "
                 "leave --device out"
             )
-        unlearning.resume(run, budgets, eval_seeds, track, quiet, hired)
+        unlearn_runs.resume(run, budgets, eval_seeds, track, quiet, hired)
         return
     if source is None:
         raise UserError(

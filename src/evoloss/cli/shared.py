@@ -36,6 +36,11 @@ def endless(budgets: Mapping[str, float]) -> dict[str, int]:
     return {"generations": ENDLESS} if budgets else {}
 
 
+def say(console: Console, text: str) -> None:
+    """Prints a text as it is: nothing in it is markup, and only the terminal breaks its lines."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 def say_ending(console: Console, result: Result) -> None:
     """The closing line of a search: which budget ended it, and how to go on with a larger one."""
     if result.ended is None:
@@ -44,7 +49,7 @@ def say_ending(console: Console, result: Result) -> None:
     if result.ended.option and result.run is not None:
         run = shlex.quote(str(result.run))
         text += f"\nmore of it:    evoloss resume {run} {result.ended.option}"
-    console.print(text, markup=False, soft_wrap=True)
+    say(console, text)
 
 
 def with_address(arguments: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evoloss.cli import unlearn_compare, unlearning
+from evoloss.cli import unlearn_compare, unlearn_search
 from evoloss.cli.options import JSON
 from evoloss.errors import UserError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from evoloss.lang.reader import Read, Refused
 
 app = typer.Typer(no_args_is_help=True)
-app.add_typer(unlearning.app)
+app.add_typer(unlearn_search.app)
 app.add_typer(unlearn_compare.app)
 KIND = "unlearning"
 """What the description of such a run has under `kind`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,8 @@ import typer
 
 from evoloss.cli.evidence import names
 from evoloss.cli.options import AGAINST, DEFAULT_AGAINST, TUNE
-from evoloss.cli.shared import given, new_console
+from evoloss.cli.shared import given, new_console, say
+from evoloss.cli.unlearn_endpoint import endpoint_of
 from evoloss.cli.unlearn_options import (
     BATCH,
     CONTEXT,
@@ -35,7 +37,7 @@ from evoloss.cli.unlearn_options import (
     TOGETHER,
     TWO_PHASE,
 )
-from evoloss.cli.unlearning import endpoint_of, taught
+from evoloss.cli.unlearn_telling import taught
 from evoloss.errors import UserError
 
 app = typer.Typer()
@@ -126,13 +128,10 @@ def compare(
             retain_rows=retain_rows,
         )  # fmt: skip
 
-    def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
-
     try:
         with console.status("searching") as status:
             run(
-                plan, problem, endpoint, say,
+                plan, problem, endpoint, partial(say, console),
                 lambda what, share: status.update(f"{what} {share:.0%}"),
             )  # fmt: skip
     except KeyboardInterrupt:
@@ -141,4 +140,4 @@ def compare(
     summary = summarise(plan, problem)
     console.print(output.terminal(summary))
     for path in output.save(summary, out):
-        say(f"saved {path}")
+        say(console, f"saved {path}")

@@ -28,6 +28,7 @@ from evoloss.unlearn import search as searching
 from evoloss.unlearn.contenders import Contender, names, trials, tuned
 from evoloss.unlearn.evaluate import evaluate, record
 from evoloss.unlearn.finish import found_contender
+from evoloss.unlearn.methods import makers
 from evoloss.unlearn.problem import KIND, Problem
 from evoloss.unlearn.settings import METHODS, UnlearnSettings, unlearn_settings
 
@@ -164,7 +165,7 @@ def _complete(
             asked = endpoint if cell.proposer in ("llm", "mixture") else None
             searching.search(
                 problem, out=cell.directory, observer=observe, say=say, endpoint=asked,
-                makers=_makers(asked, say), **vars(cell.settings),
+                makers=makers(asked, say), **vars(cell.settings),
             )  # fmt: skip
             return
         with Store.open(cell.directory, write=False) as store:
@@ -173,21 +174,12 @@ def _complete(
             asked = endpoint if store.about.get("endpoint") else None
         if not done:
             say(f"{name}, from where it was broken off")
-            makers = _makers(asked, say, records)
             searching.resume(
-                cell.directory, problem=problem, observer=observe, makers=makers, say=say
-            )
+                cell.directory, problem=problem, observer=observe, say=say,
+                makers=makers(asked, say, records),
+            )  # fmt: skip
     except NothingTrained as error:
         say(f"{name}: {error}")  # which counts as a failure in the table
-
-
-def _makers(endpoint: Endpoint | None, say: Say, records: Sequence[Record] = ()) -> Any:
-    if endpoint is None:
-        return None
-    from evoloss.propose.llm import usage_of
-    from evoloss.unlearn.methods import makers
-
-    return makers(endpoint, say, usage_of(records))
 
 
 def _check(store: Store, cell: Cell, problem: Problem) -> None:

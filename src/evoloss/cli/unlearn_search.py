@@ -1,11 +1,8 @@
-"""The commands that search losses for unlearning, and what other commands do with such runs."""
+"""The commands that search losses for unlearning."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,15 +28,8 @@ from evoloss.cli.options import (
     WORKER_SECONDS,
     WORKERS,
 )
-from evoloss.cli.shared import (
-    endless,
-    given,
-    new_console,
-    say_ending,
-    staff,
-    stoppable,
-    watched,
-)
+from evoloss.cli.shared import endless, given, new_console, say, staff, stoppable, watched
+from evoloss.cli.unlearn_endpoint import endpoint_of, limited
 from evoloss.cli.unlearn_options import (
     BATCH,
     CONTEXT,
@@ -67,16 +57,13 @@ from evoloss.cli.unlearn_options import (
     TOGETHER,
     TWO_PHASE,
 )
+from evoloss.cli.unlearn_telling import conclude, hand_written, introduce, taught
 from evoloss.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evoloss.discovery.result import Result
     from evoloss.propose.llm import Endpoint
-    from evoloss.runs import Subject
-    from evoloss.unlearn.bench import Bench
-    from evoloss.unlearn.methods import Makers
     from evoloss.unlearn.problem import Problem
 
 app = typer.Typer()
@@ -111,7 +98,7 @@ def demo(
     from evoloss.unlearn.demo import SETTINGS
 
     console, directory = new_console(), out or new_directory("unlearn-demo")
-    _check_names(against, True)  # these three before the models are taught
+    hand_written(against, True)  # these three before the models are taught
     Store.check_free(directory)
     hired = staff(workers, None, None, None, None)
     with stoppable(directory):
@@ -212,7 +199,7 @@ def search(
             f"--proposer {proposer} needs --llm-url, such as http://localhost:8000/v1, "
             "and --llm-model"
         )
-    _limited(endpoint, limits)  # refuses a cost without prices before any data is read
+    limited(endpoint, limits)  # refuses a cost without prices before any data is read
     problem = load_problem(
         model, forget=forget, retain=retain, holdout=holdout, data=data, data_dir=data_dir,
         retain_model=retain_model, forget_rows=forget_rows, retain_rows=retain_rows,
@@ -224,196 +211,24 @@ def search(
     )  # fmt: skip
 
 
-def resume(
-    run: Path, budgets: dict[str, Any], eval_seeds: int, track: list[str] | None, quiet: bool,
-    hired: dict[str, Any],
-) -> None:  # fmt: skip
-    """Continues an unlearning run that was broken off. hired: what `staff` says."""
-    from evoloss.store import Store
-    from evoloss.unlearn import search as searching
-
-    with Store.open(run, write=False) as store:
-        about, records, settings = store.about, store.records(), store.settings
-    console = new_console()
-    endpoint = _limited(_stored_endpoint(about), {**settings, **budgets})
-    with stoppable(run):
-        with watched(console, about["metric"], quiet, track, run) as observer:
-            result, bench = searching.resume(
-                run,
-                observer=observer,
-                say=_say(console),
-                makers=_makers(endpoint, console, records),
-                **hired,
-                **budgets,
-            )
-        _conclude(console, bench, result, DEFAULT_AGAINST, None, eval_seeds, hired)
-
-
-def evaluate(subject: Subject, against: str, tune: int | None, seeds: int) -> None:
-    """Compares the loss of an unlearning run with hand-written ones, on the test part."""
-    from evoloss.runs import losses
-    from evoloss.store import Store
-    from evoloss.unlearn.search import reopened
-
-    console, run = new_console(), subject.run
-    if run is None:
-        raise UserError(
-            f"'{subject.label}' is an unlearning loss, which is evaluated on a run's model and "
-            "data: `evoloss evaluate RUN --against " + subject.label + "`"
-        )
-    with Store.open(run, write=False) as store:
-        best = losses(store).best
-        bench = reopened(store, say=_say(console))
-        count = len(store.history())
-    if best is None:
-        raise UserError(f"run '{run}' has no scored loss yet: `evoloss resume {run}` first")
-    with stoppable(run):
-        _compare(console, bench, best, against, tune or count, seeds, run, {})
-
-
 def _search(
     console: Console, problem: Problem, directory: Path, against: str, tune: int | None, seeds: int,
     quiet: bool, track: list[str] | None, endpoint: Endpoint | None, hired: dict[str, Any],
     changes: dict[str, Any],
 ) -> None:  # fmt: skip
+    """A search from its introduction to its report."""
     from evoloss.unlearn import search as searching
+    from evoloss.unlearn.methods import makers
 
-    _check_names(against, problem.data.retain is not None and not changes.get("forget_only"))
-    console.print(
-        f"forget {len(problem.data.forget)} of {problem.data.name} from {problem.model}, "
-        f"run {directory}", markup=False, soft_wrap=True,
-    )  # fmt: skip
-    for note in problem.data.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    hand_written(against, problem.data.retain is not None and not changes.get("forget_only"))
+    introduce(console, problem, directory)
+    told = partial(say, console)
     with stoppable(directory):
         with watched(
             console, changes.get("objective", "balance"), quiet, track, directory
         ) as observer:
             result, bench = searching.search(
-                problem, out=directory, observer=observer, say=_say(console),
-                makers=_makers(_limited(endpoint, changes), console), endpoint=endpoint, **hired,
-                **changes,
+                problem, out=directory, observer=observer, say=told, endpoint=endpoint,
+                makers=makers(limited(endpoint, changes), told), **hired, **changes,
             )  # fmt: skip
-        _conclude(console, bench, result, against, tune, seeds, hired)
-
-
-def _conclude(
-    console: Console, bench: Bench, result: Result, against: str, tune: int | None, seeds: int,
-    hired: dict[str, Any],
-) -> None:  # fmt: skip
-    from evoloss import tables
-
-    measure = tables.Measure(bench.settings.objective, True)
-    console.print(tables.found_loss(result.best, measure))
-    console.print(tables.front(result.front, measure))
-    count = len(result.history)
-    _compare(console, bench, result.best, against, tune or count, seeds, result.run, hired)
-    console.print(tables.budget(result.budget))
-    if result.run is not None:
-        run = shlex.quote(str(result.run))
-        console.print(
-            f"the adapter:   {run}/adapter, for peft\n"
-            f"the loss:      evoloss export {run} -o loss.py\n"
-            f"this and more: evoloss show {run}",
-            markup=False, soft_wrap=True,
-        )  # fmt: skip
-    say_ending(console, result)
-
-
-def _compare(
-    console: Console, bench: Bench, best: Any, against: str, budget: int, seeds: int,
-    run: Path | None, hired: dict[str, Any],
-) -> None:  # fmt: skip
-    from evoloss import unlearn_tables
-    from evoloss.execution.staff import Staff
-    from evoloss.store import Store
-    from evoloss.unlearn.finish import conclude
-
-    names = _check_names(against, bench.has_retain)
-    # Opened first: a run that cannot be written to is told before the work, not after it.
-    with nullcontext() if run is None else Store.open(run, write=True) as store:
-        with console.status("tuning the others") as status:
-            record = conclude(
-                bench, best, names, budget, seeds, run,
-                lambda what, share: status.update(f"{what} {share:.0%}"), Staff(**hired),
-            )  # fmt: skip
-        console.print(unlearn_tables.evaluation(record))
-        console.print(unlearn_tables.samples(record))
-        if store is not None:
-            store.add_evaluation(record)
-
-
-def _check_names(against: str, retain: bool) -> list[str]:
-    from evoloss.errors import unknown
-    from evoloss.unlearn.contenders import names
-
-    chosen = [each.strip() for each in against.split(",") if each.strip()]
-    known = names(retain)
-    if against == DEFAULT_AGAINST:  # not all of them can do without a retain set
-        return [each for each in chosen if each in known]
-    for each in chosen:
-        if each not in known:
-            raise unknown("unlearning loss or method", each, known)
-    return chosen
-
-
-def taught(
-    console: Console, seed: int, data: str | None, data_dir: str | None,
-    forget_rows: int | None, retain_rows: int | None,
-) -> Problem:  # fmt: skip
-    """The demonstration's problem; says how far its models have been taught."""
-    from evoloss.unlearn.demo import demonstration
-
-    with console.status("teaching a small model and its twin") as status:
-        return demonstration(
-            seed, data, data_dir, forget_rows, retain_rows,
-            lambda which, known: status.update(f"teaching {which}: knows {known:.0%}"),
-        )  # fmt: skip
-
-
-def endpoint_of(
-    url: str | None, model: str | None, two_phase: bool, **options: Any
-) -> Endpoint | None:
-    """Of the proposers that ask a language model; None if none is named.
-
-    options: of the endpoint, where they are known.
-    """
-    if url is None and model is None:
-        return None
-    if not url or not model:
-        raise UserError("a language model needs both --llm-url and --llm-model")
-    from evoloss.propose.llm import Endpoint
-
-    return Endpoint(url, model, two_phase=two_phase, **options)
-
-
-def _limited(endpoint: Endpoint | None, settings: Mapping[str, Any]) -> Endpoint | None:
-    """The endpoint, held to the search's own budgets of tokens and cost."""
-    if endpoint is None:
-        return None
-    tokens, cost = settings.get("max_tokens"), settings.get("max_cost")
-    both = [each for each in (endpoint.max_total_tokens, tokens) if each is not None]
-    return replace(endpoint, max_total_tokens=min(both, default=None), max_cost=cost)
-
-
-def _stored_endpoint(about: dict[str, Any]) -> Endpoint | None:
-    if not about.get("endpoint"):
-        return None
-    from evoloss.propose.llm import Endpoint
-
-    return Endpoint(**about["endpoint"])
-
-
-def _makers(
-    endpoint: Endpoint | None, console: Console, records: Sequence[dict[str, Any]] = ()
-) -> Makers | None:
-    if endpoint is None:
-        return None
-    from evoloss.propose.llm import usage_of
-    from evoloss.unlearn.methods import makers
-
-    return makers(endpoint, _say(console), usage_of(records))
-
-
-def _say(console: Console) -> Any:
-    return lambda line: console.print(line, markup=False, soft_wrap=True)
+        conclude(console, bench, result, against, tune, seeds, hired)
