@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evoloss.cli.options import DATA_DIR, JSON, NETWORK, RUN, STEPS
+from evoloss.cli import options
 from evoloss.cli.shared import given, new_console, say
 from evoloss.errors import UserError
 
@@ -61,8 +61,8 @@ def compare(
         typer.Option(help="Searches that run at once.", min=1,
                      show_default="one a processor, 1 for a budget of seconds"),
     ] = None,
-    network: Annotated[str | None, NETWORK] = None,
-    data_dir: Annotated[Path | None, DATA_DIR] = None,
+    network: options.Network = None,
+    data_dir: options.DataDir = None,
     out: Annotated[Path, typer.Option(help="Where the runs and tables are kept.")] = Path(
         "comparison"
     ),
@@ -85,8 +85,8 @@ def compare(
     from evoloss.compare.summary import summarise
     from evoloss.tasks.registry import load_task
 
-    options = given(network=network, data_dir=data_dir)
-    tasks = [(_folder(spec), load_task(spec, **options)) for spec in specs]
+    data = given(network=network, data_dir=data_dir)
+    tasks = [(_folder(spec), load_task(spec, **data)) for spec in specs]
     console = new_console()
     try:
         run(plan, tasks, partial(say, console))
@@ -105,13 +105,13 @@ def compare(
 
 @app.command()
 def transfer(
-    run: Annotated[Path, RUN],
+    run: options.Run,
     task: Annotated[str, typer.Option(help="The task to try the loss on.")],
-    network: Annotated[str | None, NETWORK] = None,
+    network: options.Network = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each loss.", min=1)] = 5,
-    steps: Annotated[int | None, STEPS] = None,
-    data_dir: Annotated[Path | None, DATA_DIR] = None,
-    as_json: Annotated[bool, JSON] = False,
+    steps: options.Steps = None,
+    data_dir: options.DataDir = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Try a run's loss on another task or network, against that task's usual loss."""
     import json
@@ -155,7 +155,7 @@ def report(
 
 
 @app.command()
-def watch(run: Annotated[Path, RUN]) -> None:
+def watch(run: options.Run) -> None:
     """Follow a search that runs elsewhere, until it ends."""
     import time
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evoloss.cli import unlearn_compare, unlearn_search
-from evoloss.cli.options import JSON
+from evoloss.cli import options, unlearn_compare, unlearn_search
 from evoloss.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def read_reply(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="A language model's reply, - for standard input.")
     ],
-    as_json: Annotated[bool, JSON] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show what is understood of a raw reply: each loss function, or why it is refused."""
     from evoloss.lang.reader import read
