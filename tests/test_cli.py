@@ -113,12 +113,16 @@ try:
 finally:
     heavy = {"torch", "numpy", "numba", "scipy", "sklearn", "sympy", "pandas", "pyarrow"}
     print("heavy:", sorted(heavy & set(sys.modules)))
+    own = (name for name in sys.modules if name.startswith("evoloss."))
+    print("own:", *sorted(name for name in own if not name.startswith("evoloss.cli")))
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(evoloss.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert "heavy: []" in done.stdout
+    own = "discovery", "discovery.local_searches", "discovery.presets", "errors"
+    assert "own: " + " ".join(f"evoloss.{name}" for name in own) + "\n" in done.stdout
     for command in ("search", "resume", "evaluate", "export", "show", "runs", "tasks", "zoo"):
         assert re.search(rf"^\W*{command} ", done.stdout, re.MULTILINE)
 

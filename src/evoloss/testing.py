@@ -179,7 +179,7 @@ def _stop_after(generations: int) -> Callable[[Progress], None]:
 
 
 def _given(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    from evoloss.discovery.settings import METHODS
+    from evoloss.discovery.presets import METHODS
 
     own = {key: value for key, value in _SMALL.items() if key not in METHODS[name]}
     return {**own, "method": name, **settings}

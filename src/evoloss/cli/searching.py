@@ -13,7 +13,7 @@ from evoloss.cli import options, unlearn, unlearn_runs
 from evoloss.cli.shared import endless, given, new_console, staff, stoppable, watched
 from evoloss.cli.telling import conclude, introduce
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
-from evoloss.discovery.settings import METHODS
+from evoloss.discovery.presets import METHODS
 from evoloss.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from evoloss.discovery.loop_settings import ENDLESS
-from evoloss.discovery.settings import METHODS, Settings, preset
+from evoloss.discovery.presets import METHODS
+from evoloss.discovery.settings import Settings, preset
 from evoloss.errors import UserError, unknown
 
 USUAL, TUNED = "task-loss", "tuned-task-loss"
