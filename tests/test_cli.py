@@ -424,7 +424,7 @@ def test_a_full_disk_says_what_is_safe(
 
     def small_disk(cls: type[Store], *arguments: Any, **options: Any) -> Store:
         store: Store = create(cls, *arguments, **options)
-        store._read("PRAGMA max_page_count = 12")
+        store._database.read("PRAGMA max_page_count = 12")
         return store
 
     monkeypatch.setattr(Store, "create", classmethod(small_disk))

@@ -23,7 +23,7 @@ from evoloss.lang.expr import Expr
 from evoloss.lang.parse import parse
 from evoloss.runs import evaluation_record
 from evoloss.store import Store
-from evoloss.store.store import FILE
+from evoloss.store.database import FILE
 from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Task
 

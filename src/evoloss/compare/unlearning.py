@@ -23,7 +23,7 @@ from evoloss.discovery.randomness import Purpose
 from evoloss.errors import NothingTrained, UserError, unknown
 from evoloss.runs import losses
 from evoloss.store import Store
-from evoloss.store.store import FILE
+from evoloss.store.database import FILE
 from evoloss.unlearn import search as searching
 from evoloss.unlearn.contenders import Contender, names, trials, tuned
 from evoloss.unlearn.evaluate import evaluate, record
