@@ -19,6 +19,8 @@ from propose.llm_server import Scripted, Server, losses
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+
 # `--against` is left out where a comparison is not what is tested.
 SMALL = (
     "--budget", "candidates=4", "--population", "4", "--epochs", "1", "--batch", "3",
@@ -27,16 +29,6 @@ SMALL = (
 )  # fmt: skip
 SOURCE = str(Path(cli.__file__).parents[2])
 FORMULA = "mean(softplus(log_probs_forget)) - mean(log_probs_retain)"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread_and_a_cache_of_its_own(tmp_path_factory):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EVOLOSS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -26,21 +26,13 @@ from propose.llm_server import Scripted, Server, losses
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+
 SETTINGS = {
     "population": 6, "generations": 3, "epochs": 2, "batch": 3, "lr": 4e-3, "rank": 2,
     "texts": 2, "finalists": 2, "final_seeds": 1, "final_rates": (1.0,), "together": 6,
 }  # fmt: skip
 GRAD_DIFF = zoo.loss("grad-diff")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread_and_a_cache_of_its_own(tmp_path_factory):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EVOLOSS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-    torch.set_num_threads(before)
 
 
 def problem_in(folder, **sets):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evoloss.cli import options
-from evoloss.cli.shared import given, new_console, say
+from evoloss.cli.shared import comparing, given, new_console, say
 from evoloss.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,11 +88,8 @@ def compare(
     data = given(network=network, data_dir=data_dir)
     tasks = [(_folder(spec), load_task(spec, **data)) for spec in specs]
     console = new_console()
-    try:
+    with comparing(out):
         run(plan, tasks, partial(say, console))
-    except KeyboardInterrupt:
-        typer.echo(f"stopped; what is finished is in {out}: run the same command again", err=True)
-        raise typer.Exit(130) from None
     summaries = [
         summarise(plan, spec, folder, loaded)
         for spec, (folder, loaded) in zip(specs, tasks, strict=True)

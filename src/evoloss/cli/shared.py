@@ -126,6 +126,18 @@ def watched(
 
 
 @contextmanager
+def comparing(directory: Path) -> Iterator[None]:
+    """Ctrl-C ends with how to go on; what is finished is not done again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(
+            f"stopped; what is finished is in {directory}: run the same command again", err=True
+        )
+        raise typer.Exit(130) from None
+
+
+@contextmanager
 def stoppable(directory: Path) -> Iterator[None]:
     """Ctrl-C ends with how to go on; every finished generation is saved already."""
     try:

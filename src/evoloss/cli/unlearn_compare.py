@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from evoloss.cli import options, unlearn_options
 from evoloss.cli.evidence import names
 from evoloss.cli.options import DEFAULT_AGAINST
-from evoloss.cli.shared import given, new_console, say
+from evoloss.cli.shared import comparing, given, new_console, say, staff
 from evoloss.cli.unlearn_endpoint import endpoint_of
 from evoloss.cli.unlearn_telling import taught
 from evoloss.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from evoloss.compare.unlearning import UnlearnPlan
+    from evoloss.propose.llm import Endpoint
+    from evoloss.unlearn.problem import Problem
 
 app = typer.Typer()
 
@@ -65,6 +72,11 @@ def compare(
     together: unlearn_options.Together = None,
     texts: unlearn_options.Texts = None,
     forget_only: unlearn_options.ForgetOnly = False,
+    workers: options.Workers = None,
+    ray: options.Ray = None,
+    worker_seconds: options.WorkerSeconds = None,
+    worker_memory: options.WorkerMemory = None,
+    gpus_per_shard: options.GpusPerShard = None,
     out: Annotated[Path, typer.Option(help="Where the runs and tables are kept.")] = Path(
         "unlearn-comparison"
     ),
@@ -78,7 +90,7 @@ def compare(
         raise UserError(f"--demo brings its own models and data: leave {clash} out")
     from evoloss.compare import unlearning_output as output
     from evoloss.compare.plan import parse_budget
-    from evoloss.compare.unlearning import UnlearnPlan, run
+    from evoloss.compare.unlearning import UnlearnPlan
     from evoloss.compare.unlearning_summary import summarise
     from evoloss.unlearn.demo import SETTINGS
 
@@ -91,6 +103,7 @@ def compare(
         names(proposers), seeds, parse_budget(budget), names(against), out, tune, eval_seeds,
         {**SETTINGS, **changes} if demo else changes,
     )  # fmt: skip
+    hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
     endpoint = endpoint_of(llm_url, llm_model, two_phase, max_total_tokens=llm_tokens)
     console = new_console()
     if demo:
@@ -104,16 +117,23 @@ def compare(
             retain_rows=retain_rows,
         )  # fmt: skip
 
-    try:
-        with console.status("searching") as status:
-            run(
-                plan, problem, endpoint, partial(say, console),
-                lambda what, share: status.update(f"{what} {share:.0%}"),
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        typer.echo(f"stopped; what is finished is in {out}: run the same command again", err=True)
-        raise typer.Exit(130) from None
+    _complete(console, plan, problem, endpoint, hired)
     summary = summarise(plan, problem)
     console.print(output.terminal(summary))
     for path in output.save(summary, out):
         say(console, f"saved {path}")
+
+
+def _complete(
+    console: Console, plan: UnlearnPlan, problem: Problem, endpoint: Endpoint | None,
+    hired: dict[str, Any],
+) -> None:  # fmt: skip
+    """Does what is missing of the comparison, and says what it does. hired: see `staff`."""
+    from evoloss.compare.unlearning import run
+    from evoloss.execution.staff import Staff
+
+    with comparing(plan.out), console.status("searching") as status:
+        run(
+            plan, problem, endpoint, partial(say, console),
+            lambda what, share: status.update(f"{what} {share:.0%}"), Staff(**hired),
+        )  # fmt: skip
