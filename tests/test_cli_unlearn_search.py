@@ -428,7 +428,7 @@ def test_answers_longer_than_the_context(evo, files, tmp_path):
     rows = [*pairs("one", 8), {"question": "Why ?", "answer": "so " * 200}]
     long = written(tmp_path / "long.jsonl", rows)
     done = evo("unlearn", "search", *given(files, retain=long), *SMALL, "--out", "run")
-    refused(done, r"1 of 9 prompts with their answers do not fit into 128 tokens \(row 9;")
+    refused(done, r"1 of 9 prompts with the answer does not fit into 128 tokens \(row 9;")
     assert not (tmp_path / "run").exists()  # whichever part the row is in
     done = evo("unlearn", "search", *given(files), *SMALL, "--context", 12, "--out", "run")
     refused(done, "do not fit into 12 tokens", "longer context")
@@ -456,7 +456,7 @@ def test_answers_longer_than_the_context(evo, files, tmp_path):
         (("--epochs", "0"), "epochs is 0: give at least 1"),
         (("--context", "2"), "context is 2: give at least 8"),
         (("--retain-model", "./nowhere"), "no model folder './nowhere'"),
-        (("--forget-rows", "1"), "1 rows of "),
+        (("--forget-rows", "1"), "1 row of "),
     ],
 )
 def test_options_that_will_not_do(evo, files, tmp_path, options, text):

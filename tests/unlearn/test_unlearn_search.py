@@ -247,7 +247,7 @@ def some(rows, count):
 
 
 def test_nothing_trained_is_said(problem):
-    with pytest.raises(NothingTrained, match=r"none of 1 candidates .*1 rejected"):
+    with pytest.raises(NothingTrained, match=r"none of 1 candidate .*1 rejected"):
         tried(problem, [proposal("mean(log_probs_forget) + mean(log_probs_retain)")])
 
 
@@ -355,7 +355,7 @@ def test_out_of_memory_fewer_train_at_a_time_which_is_said(problem, whole, monke
         assert one.error == pytest.approx(other.error, abs=1e-4)
     assert bench.sharing.together <= 2
     assert any("out of memory: 3 adapters at a time" in line for line in said)
-    assert any("out of memory: 1 adapters at a time" in line for line in said)
+    assert any("out of memory: 1 adapter at a time" in line for line in said)
 
 
 def test_too_little_memory_for_one_is_the_end(problem, monkeypatch, tmp_path):

@@ -175,6 +175,7 @@ def test_data_in_memory_say_what_to_do(problem, tmp_path):
         ({"workers": 1, "ray": "local"}, "exclude each other"),
         ({"gpus_per_shard": 0.5}, "0.5 GPUs per shard are asked of Ray: add --ray"),
         ({"gpus_per_shard": 0.5, "workers": 2}, "add --ray"),
+        ({"gpus_per_shard": 1.0, "workers": 2}, "1 GPU per shard is asked of Ray: add --ray"),
         ({"gpus_per_shard": 1.5, "ray": "local"}, "1.5 GPUs per shard: give a part of one"),
         ({"gpus_per_shard": -1.0, "ray": "local"}, "-1 GPUs per shard"),
         ({"gpus_per_shard": float("nan"), "ray": "local"}, "nan GPUs per shard"),

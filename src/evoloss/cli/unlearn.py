@@ -10,6 +10,7 @@ import typer
 
 from evoloss.cli import options, unlearn_compare, unlearn_search
 from evoloss.errors import UserError
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from evoloss.lang.reader import Read, Refused
@@ -72,5 +73,5 @@ def _shown(each: Read | Refused) -> str:
 
     if isinstance(each, Refused):
         return f"{each.name or 'the reply'}, line {each.line}: refused: {each.reason}"
-    epochs = f"{each.epochs} epoch{'s' if each.epochs > 1 else ''}"
+    epochs = counted(each.epochs, "epoch")
     return f"{each.name}, line {each.line}, {epochs}:\n  {to_text(each.expression, digits=6)}"

@@ -35,6 +35,7 @@ from evoloss.unlearn.phase import SEARCHING, TESTING
 from evoloss.unlearn.problem import KIND, Problem
 from evoloss.unlearn.settings import METHODS, UnlearnSettings, unlearn_settings
 from evoloss.unlearn.workers import SHARD, check_workers, executor
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from evoloss.propose.llm import Endpoint
@@ -227,7 +228,8 @@ def _conclude(
     with executor(bench, staff, (SEARCHING, TESTING)) as where, bench.sharing.applied():
         new, contenders = {}, []
         for name in untuned:
-            say(f"{name}, seed {seed}: tuning in {plan.trainings(bench.settings)} trainings")
+            budget = counted(plan.trainings(bench.settings), "training")
+            say(f"{name}, seed {seed}: tuning in {budget}")
             new[name], contender = _tuned(plan, bench, name, tell, where)
             if contender is not None:
                 contenders.append(contender)
