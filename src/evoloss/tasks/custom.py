@@ -113,7 +113,7 @@ def _target(values: Array, kind: Kind, name: str) -> Target:
 
 
 def _not_finite(values: Array) -> str:
-    return counted(np.count_nonzero(~np.isfinite(values)), "missing or infinite value")
+    return counted(int(np.count_nonzero(~np.isfinite(values))), "missing or infinite value")
 
 
 def _inputs(x: Array, network: str | NetworkFactory, name: str) -> Array:
