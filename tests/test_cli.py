@@ -121,7 +121,7 @@ finally:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert "heavy: []" in done.stdout
-    own = "discovery", "discovery.local_searches", "discovery.presets", "errors"
+    own = "discovery", "discovery.local_searches", "discovery.presets", "errors", "wording"
     assert "own: " + " ".join(f"evoloss.{name}" for name in own) + "\n" in done.stdout
     for command in ("search", "resume", "evaluate", "export", "show", "runs", "tasks", "zoo"):
         assert re.search(rf"^\W*{command} ", done.stdout, re.MULTILINE)
