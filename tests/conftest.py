@@ -30,3 +30,34 @@ def unlearning_folder(tmp_path_factory):
     for name in ("forget", "retain", "holdout"):
         fictional.rows_file(folder / f"{name}.jsonl", getattr(fictional.data(), name))
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Small models are slower on several threads, and threads wait for each other beside a test."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """What is kept between processes is kept for the tests of one module alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVOLOSS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def mirror(monkeypatch):
+    """Workers without processes, for each of which transformers would have to be imported."""
+    from evoloss.execution import staff
+    from mirror import Mirror, mirrors
+
+    monkeypatch.setattr(staff, "Pool", Mirror)
+    monkeypatch.setattr(Mirror, "deadly", ())
+    mirrors.clear()
+    return Mirror

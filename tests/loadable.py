@@ -2,27 +2,12 @@
 
 import os
 
-from torch import nn
-
 import tiny
 from evoloss.tasks.task import Metric
 
 
-class Convolution(nn.Module):
-    """No plain multilayer perceptron: it is stacked by vmap or a loop."""
-
-    def __init__(self):
-        super().__init__()
-        self.convolution = nn.Conv1d(1, 3, 2)
-        self.drop = nn.Dropout(0.2)
-        self.head = nn.Linear(3, 1)
-
-    def forward(self, x):
-        return self.head(self.drop(self.convolution(x[:, None]).flatten(1)))
-
-
 def convolution():
-    return tiny.regression(Convolution)
+    return tiny.regression(tiny.Convolution)
 
 
 def _deadly(prediction, target):

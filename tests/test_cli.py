@@ -113,12 +113,16 @@ try:
 finally:
     heavy = {"torch", "numpy", "numba", "scipy", "sklearn", "sympy", "pandas", "pyarrow"}
     print("heavy:", sorted(heavy & set(sys.modules)))
+    own = (name for name in sys.modules if name.startswith("evoloss."))
+    print("own:", *sorted(name for name in own if not name.startswith("evoloss.cli")))
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(evoloss.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert "heavy: []" in done.stdout
+    own = "discovery", "discovery.local_searches", "discovery.presets", "errors", "wording"
+    assert "own: " + " ".join(f"evoloss.{name}" for name in own) + "\n" in done.stdout
     for command in ("search", "resume", "evaluate", "export", "show", "runs", "tasks", "zoo"):
         assert re.search(rf"^\W*{command} ", done.stdout, re.MULTILINE)
 
@@ -420,7 +424,7 @@ def test_a_full_disk_says_what_is_safe(
 
     def small_disk(cls: type[Store], *arguments: Any, **options: Any) -> Store:
         store: Store = create(cls, *arguments, **options)
-        store._read("PRAGMA max_page_count = 12")
+        store._database.read("PRAGMA max_page_count = 12")
         return store
 
     monkeypatch.setattr(Store, "create", classmethod(small_disk))

@@ -19,6 +19,8 @@ from propose.llm_server import Scripted, Server, losses
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+
 # `--against` is left out where a comparison is not what is tested.
 SMALL = (
     "--budget", "candidates=4", "--population", "4", "--epochs", "1", "--batch", "3",
@@ -27,16 +29,6 @@ SMALL = (
 )  # fmt: skip
 SOURCE = str(Path(cli.__file__).parents[2])
 FORMULA = "mean(softplus(log_probs_forget)) - mean(log_probs_retain)"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread_and_a_cache_of_its_own(tmp_path_factory):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EVOLOSS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -436,7 +428,7 @@ def test_answers_longer_than_the_context(evo, files, tmp_path):
     rows = [*pairs("one", 8), {"question": "Why ?", "answer": "so " * 200}]
     long = written(tmp_path / "long.jsonl", rows)
     done = evo("unlearn", "search", *given(files, retain=long), *SMALL, "--out", "run")
-    refused(done, r"1 of 9 prompts with their answers do not fit into 128 tokens \(row 9;")
+    refused(done, r"1 of 9 prompts with the answer does not fit into 128 tokens \(row 9;")
     assert not (tmp_path / "run").exists()  # whichever part the row is in
     done = evo("unlearn", "search", *given(files), *SMALL, "--context", 12, "--out", "run")
     refused(done, "do not fit into 12 tokens", "longer context")
@@ -464,7 +456,7 @@ def test_answers_longer_than_the_context(evo, files, tmp_path):
         (("--epochs", "0"), "epochs is 0: give at least 1"),
         (("--context", "2"), "context is 2: give at least 8"),
         (("--retain-model", "./nowhere"), "no model folder './nowhere'"),
-        (("--forget-rows", "1"), "1 rows of "),
+        (("--forget-rows", "1"), "1 row of "),
     ],
 )
 def test_options_that_will_not_do(evo, files, tmp_path, options, text):

@@ -48,6 +48,11 @@ def test_the_metric_is_shown_in_its_own_direction() -> None:
     assert MSE.shown(None) == "–"
 
 
+def test_one_seed_and_one_step_are_singular() -> None:
+    shown = text(tables.comparison({**record([1.0], [2.0]), "steps": 1}))
+    assert "Test data of diabetes, 1 seed, 1 training step each" in shown
+
+
 def test_the_table_has_mean_and_standard_deviation() -> None:
     shown = text(tables.comparison(record([1.0, 2.0, 3.0], [4.0, 4.0, 4.0])))
     assert "Test data of diabetes, 3 seeds, 500 training steps each" in shown

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evoloss import testing
-from evoloss.discovery import methods, settings
+from evoloss.discovery import methods, presets
 from evoloss.errors import UserError
 from evoloss.lang.expr import Input
 from evoloss.lang.parse import parse
@@ -27,7 +27,7 @@ def test_evomal_keeps_them_with_every_local_search(search):
 
 
 def test_the_two_tables_of_methods_name_the_same():
-    assert list(methods.PROPOSERS) == list(settings.METHODS)
+    assert list(methods.PROPOSERS) == list(presets.METHODS)
 
 
 class Base:
@@ -93,14 +93,14 @@ class Fragile(Base):
 )
 def test_a_broken_promise_is_caught(broken, wrong, monkeypatch):
     monkeypatch.setattr(methods, "PROPOSERS", dict(methods.PROPOSERS))
-    monkeypatch.setattr(settings, "METHODS", settings.METHODS)
+    monkeypatch.setattr(presets, "METHODS", presets.METHODS)
     name = broken.__name__.lower()
     methods.register(name, lambda space, bench: broken(space))
     try:
         with pytest.raises((AssertionError, ValueError, UserError), match=wrong):
             check_method(name)
     finally:
-        del settings.METHODS[name]
+        del presets.METHODS[name]
 
 
 def test_a_method_of_ones_own_is_registered_once(monkeypatch):
@@ -113,7 +113,7 @@ def test_a_method_of_ones_own_is_registered_once(monkeypatch):
         with pytest.raises(UserError, match="unknown local search"):
             methods.register("other", lambda space, bench: Evolution(space), local_search="x")
     finally:
-        del settings.METHODS["mine"]
+        del presets.METHODS["mine"]
 
 
 def test_the_test_split_is_sealed():
@@ -129,4 +129,4 @@ def test_the_method_in_the_documents_keeps_its_promises(monkeypatch):
     try:
         check_method("hill-climber")
     finally:
-        del settings.METHODS["hill-climber"]
+        del presets.METHODS["hill-climber"]

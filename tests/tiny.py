@@ -18,6 +18,30 @@ def mlp():
     return nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
 
 
+class Convolution(nn.Module):
+    """No plain multilayer perceptron: it is stacked by vmap or a loop."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv1d(1, 3, 2)
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(3, 1)
+
+    def forward(self, x):
+        return self.head(self.drop(self.convolution(x[:, None]).flatten(1)))
+
+
+class Steep(nn.Module):
+    """Its training goes a million times too fast: a quartic loss explodes, a bounded one cannot."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def forward(self, x):
+        return 1000.0 * self.layer(x)
+
+
 def mean_squared_error(prediction, target):
     return (prediction - target).square().mean((-2, -1))
 

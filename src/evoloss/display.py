@@ -19,6 +19,7 @@ from evoloss.discovery.loop_settings import ENDLESS
 from evoloss.discovery.progress import Progress
 from evoloss.errors import LossError
 from evoloss.lang.text import to_text
+from evoloss.wording import counted
 
 REDRAWS_PER_SECOND = 4
 """Enough to see it live; a redraw takes about a millisecond from the search."""
@@ -171,7 +172,7 @@ def line(progress: Progress, metric: str) -> str:
     parts = [
         f"generation {of_planned(progress.generation, progress.generations)}",
         f"best {_score(progress, metric)}",
-        f"{progress.candidates} candidates ({fates(progress.fates)})",
+        f"{counted(progress.candidates, 'candidate')} ({fates(progress.fates)})",
         f"{progress.per_second:.1f} a second",
     ]
     if progress.seconds_left is not None:

@@ -23,7 +23,7 @@ from evoloss.lang.parse import parse
 from evoloss.lang.text import to_text
 from evoloss.lang.types import UNLEARNING, UNLEARNING_TOKENS, Output, Signature
 from evoloss.store import Store
-from evoloss.store.store import FILE
+from evoloss.store.database import FILE
 
 if TYPE_CHECKING:
     from evoloss.discovery.evaluate import Evaluation

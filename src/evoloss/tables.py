@@ -18,6 +18,7 @@ from evoloss.discovery.result import Budget, FoundLoss
 from evoloss.display import clock, formula, loss_text, of_planned
 from evoloss.lang.parse import parse_expression
 from evoloss.lang.text import to_text
+from evoloss.wording import counted
 
 _LONGEST = 100
 """Characters of a loss in the table of candidates."""
@@ -73,7 +74,7 @@ def candidates(best: Sequence[Candidate], measure: Measure) -> RenderableType:
             ", ".join(map(str, each.parents)) or "–",
             formula(_cut(loss_text(each))),
         )
-    return titled(f"Best {len(best)} candidates", table)
+    return titled(f"Best {counted(len(best), 'candidate')}", table)
 
 
 def _cut(text: str) -> str:
@@ -96,14 +97,10 @@ def comparison(record: Mapping[str, Any]) -> RenderableType:
     styles = {Verdict.BETTER: "green", Verdict.NO_DIFFERENCE: "yellow"}
     sentence = verdict(compared, measure, mine["label"])
     title = (
-        f"Test data of {record['task']}, {_seeds(compared.seeds)}, "
-        f"{record['steps']} training steps each"
+        f"Test data of {record['task']}, {counted(compared.seeds, 'seed')}, "
+        f"{counted(record['steps'], 'training step')} each"
     )
     return Group(titled(title, table), Text(sentence, styles.get(compared.verdict, "red")))
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed" + "s" * (count != 1)
 
 
 def _scores(row: Mapping[str, Any]) -> list[float]:
@@ -120,7 +117,7 @@ def mean_and_spread(scores: Sequence[float]) -> tuple[str, str]:
 
 def verdict(compared: Comparison, measure: Measure, label: str) -> str:
     """One honest sentence on a loss against the usual one."""
-    seeds = _seeds(compared.seeds)
+    seeds = counted(compared.seeds, "seed")
     if compared.verdict is Verdict.FAILED:
         mine, usual = compared.failures
         return (
@@ -154,8 +151,8 @@ def budget(spent: Budget) -> RenderableType:
         for stage, seconds in sorted(spent.seconds.items(), key=lambda item: -item[1])
     )
     return Text(
-        f"spent: {spent.candidates:,} candidates, {spent.evaluated:,} of them trained, "
-        f"{spent.steps:,} gradient steps, {clock(sum(spent.seconds.values()))}"
+        f"spent: {counted(spent.candidates, 'candidate')}, {spent.evaluated:,} of them trained, "
+        f"{counted(spent.steps, 'gradient step')}, {clock(sum(spent.seconds.values()))}"
         + (f" ({stages})" if stages else "")
     )
 
@@ -169,7 +166,7 @@ def run(description: Mapping[str, Any]) -> RenderableType:
         f"task {description['task']}, network {description['network']}, "
         f"preset {description['preset']}, seed {description['seed']}, "
         f"created {description['created']}\n"
-        f"{description['candidates']} candidates" + (f": {counts}" if counts else "")
+        f"{counted(description['candidates'], 'candidate')}" + (f": {counts}" if counts else "")
     )
 
 

@@ -29,6 +29,7 @@ from evoloss.errors import LossError, UserError
 from evoloss.lang.expr import check
 from evoloss.propose.proposer import Individual, Proposal
 from evoloss.tasks.task import Data, Episode, Metric, Task, Training
+from evoloss.wording import counted
 
 _SMALL: dict[str, Any] = {
     "population": 8, "generations": 5, "local_steps": 3, "finalists": 2, "final_seeds": 1,
@@ -64,7 +65,7 @@ def keeps_its_budget(name: str, settings: dict[str, Any]) -> None:
         _promise(
             all(each.generation == 0 for each in one),
             name,
-            f"went on after {steps} gradient steps, which was its budget",
+            f"went on after {counted(steps, 'gradient step')}, which was its budget",
         )
 
 
@@ -91,7 +92,9 @@ def resumes(name: str, settings: dict[str, Any]) -> None:
                 _searched(name, settings, out=run, observer=_stop_after(stop))
             except _Stop:
                 resumed = resume(run, task=task())
-                _same(name, whole, resumed, f"resumed after {stop} generations, it differs")
+                _same(
+                    name, whole, resumed, f"resumed after {counted(stop, 'generation')}, it differs"
+                )
 
 
 def bears_failures(name: str, settings: dict[str, Any]) -> None:
@@ -179,7 +182,7 @@ def _stop_after(generations: int) -> Callable[[Progress], None]:
 
 
 def _given(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    from evoloss.discovery.settings import METHODS
+    from evoloss.discovery.presets import METHODS
 
     own = {key: value for key, value in _SMALL.items() if key not in METHODS[name]}
     return {**own, "method": name, **settings}

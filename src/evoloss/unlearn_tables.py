@@ -12,6 +12,7 @@ from rich.text import Text
 from evoloss.discovery.comparison import compare
 from evoloss.display import formula
 from evoloss.tables import new_table, titled
+from evoloss.wording import counted
 
 COLUMNS = {
     "balance": "balance",
@@ -32,7 +33,7 @@ def evaluation(record: Mapping[str, Any]) -> RenderableType:
     table = new_table(*head)
     for line in lines:
         table.add_row(*line, style="dim" if line[0] in record["models"] else None)
-    title = f"Questions that the search never saw, {seeds} seed{'s' * (seeds != 1)} each"
+    title = f"Questions that the search never saw, {counted(seeds, 'seed')} each"
     losses = new_table("loss", "epochs", "rate", "formula")
     for row in record["rows"]:
         rate = "–" if row["lr"] is None else f"{row['lr']:.2g}"
@@ -67,7 +68,7 @@ def verdict(record: Mapping[str, Any]) -> Text:
         return Text(f"One seed says little about the difference to {rival}: take more.")
     compared = compare(found, able[rival], higher_is_better=True)
     gain = fmean(found) - fmean(able[rival])
-    chance = f"paired t-test over {len(found)} seeds"
+    chance = f"paired t-test over {counted(len(found), 'seed')}"
     chance += "" if compared.p is None else f", p = {compared.p:.2g}"
     where = "above" if gain > 0 else "below"
     sentence = (

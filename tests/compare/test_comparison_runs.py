@@ -14,7 +14,7 @@ from evoloss.cli import app
 from evoloss.compare import Plan, parse_budget, run, summarise
 from evoloss.compare import runner as runner_module
 from evoloss.compare.summary import holm, spread
-from evoloss.discovery.settings import METHODS
+from evoloss.discovery.presets import METHODS
 from evoloss.errors import UserError
 from evoloss.store import Store
 from evoloss.tasks.registry import load_task

@@ -6,7 +6,6 @@ from dataclasses import replace
 from statistics import fmean
 
 import pytest
-import torch
 from scipy.stats import ttest_rel
 from typer.testing import CliRunner
 
@@ -17,26 +16,23 @@ from evoloss.compare import unlearning_output as output
 from evoloss.compare.unlearning import UnlearnPlan, hand_written, run
 from evoloss.compare.unlearning_summary import summarise
 from evoloss.errors import UserError
+from evoloss.execution.staff import Staff
 from evoloss.propose.llm import Endpoint
 from evoloss.store import Store
 from evoloss.unlearn.problem import load_problem
+from evoloss.unlearn.workers import SHARD
+from mirror import mirrors
 from propose.llm_server import Scripted, Server, losses
 
 pytest.importorskip("transformers", reason="transformers is not installed")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = {
     "population": 4, "epochs": 2, "batch": 4, "lr": 4e-3, "rank": 2, "texts": 2, "finalists": 1,
     "final_seeds": 1, "final_rates": (1.0,), "together": 4,
 }  # fmt: skip
 AGAINST = ["grad-diff", "npo"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +180,71 @@ def test_a_mixture_asks_the_language_model_and_goes_on_asking(problem, tmp_path)
     assert found == {"gp", "llm"}
     rows = {row.name: row for row in summarise(made, problem).rows}
     assert rows["mixture"].verdict == "one seed says nothing"
+
+
+def table(made, problem):
+    """The rows that are shown, but for how long everything took."""
+    return [replace(row, seconds=0.0) for row in summarise(made, problem).rows]
+
+
+def few(out, **changes):
+    own = {"proposers": ["zoo"], "seeds": 1, "budget": parse_budget("candidates=4"),
+           "against": ["npo"], "tune": 2, "eval_seeds": 1}  # fmt: skip
+    return plan(out, **{**own, **changes})
+
+
+def test_workers_make_the_same_table(problem, mirror, tmp_path):
+    alone = few(tmp_path / "alone", settings={**SMALL, "shard": SHARD})
+    run(alone, problem)
+    assert not mirrors
+    made = few(tmp_path / "workers")
+    run(made, problem, staff=Staff(workers=2))
+    assert len(mirrors) == 2  # for the search, and for what follows it
+    assert table(made, problem) == table(alone, problem)
+
+
+def test_workers_may_come_and_go(problem, mirror, tmp_path):
+    """Also where everything is in shards, as workers want it, but no longer has workers."""
+    made = few(tmp_path)
+
+    def stop(what, share):
+        if what.startswith("test"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(made, problem, tell=stop, staff=Staff(workers=2))
+    run(made, problem)
+    begun = len(mirrors)
+    more = replace(made, against=["npo", "ga"])
+    run(more, problem, staff=Staff(workers=2))
+    assert len(mirrors) == begun + 1
+    assert [row.name for row in summarise(more, problem).rows] == ["zoo", "npo", "ga"]
+
+
+def test_data_in_memory_are_refused_with_workers(problem, tmp_path):
+    with pytest.raises(UserError, match=r"lives in memory.*sets to files"):
+        run(few(tmp_path), replace(problem, source=None), staff=Staff(workers=2))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_command_has_the_same_table_on_one_worker_and_on_two(problem, tmp_path):
+    sets = [f"--{name}={problem.source[name]}" for name in ("model", "forget", "retain")]
+    small = [f"--{name}={SMALL[name]}" for name in ("population", "epochs", "batch", "lr", "rank")]
+    tables = []
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        found = CliRunner().invoke(
+            app,
+            ["unlearn", "compare", *sets, *small, "--texts=2", "--proposers=zoo", "--seeds=1",
+             "--budget=candidates=4", "--against=npo", "--tune=2", "--eval-seeds=1",
+             f"--workers={count}", f"--out={out}"],
+        )  # fmt: skip
+        assert found.exit_code == 0, found.output
+        rows = json.loads((out / "results.json").read_text())["rows"]
+        tables.append([{**row, "seconds": None} for row in rows])
+    assert tables[0] == tables[1]
+    assert [row["name"] for row in tables[0]] == ["zoo", "npo"]
 
 
 def test_a_proposer_and_a_loss_that_are_added_later_join_the_others(done, problem):

@@ -35,6 +35,12 @@ def test_without_a_gpu(monkeypatch):
         resolved("cuda")
 
 
+def test_with_one_gpu(monkeypatch):
+    with_gpus(monkeypatch, 1)
+    with pytest.raises(UserError, match="device 'cuda:1': the only GPU is cuda:0"):
+        resolved("cuda:1")
+
+
 def test_with_two_gpus(monkeypatch):
     with_gpus(monkeypatch, 2)
     assert resolved("auto") == "cuda"

@@ -17,20 +17,9 @@ from evoloss.discovery.settings import Settings
 from evoloss.errors import ShapeError, UserError
 from evoloss.lang.expr import check
 from evoloss.store import Store
-from tiny import SEARCH, TASKS, regression, work
+from tiny import SEARCH, TASKS, Convolution, Steep, regression, work
 
 SETTINGS = {**SEARCH, "seed": 0}
-
-
-class Convolution(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.convolution = nn.Conv1d(1, 3, 2)
-        self.drop = nn.Dropout(0.2)
-        self.head = nn.Linear(3, 1)
-
-    def forward(self, x):
-        return self.head(self.drop(self.convolution(x[:, None]).flatten(1)))
 
 
 @pytest.fixture(autouse=True)
@@ -335,17 +324,6 @@ def test_if_no_candidate_can_be_trained_it_says_so(tmp_path):
     with Store.open(tmp_path, write=False) as store:
         assert store.generations == 3
         assert Fate.FAILED in {each.fate for each in store.candidates()}
-
-
-class Steep(nn.Module):
-    """Its training goes a million times too fast for losses whose gradient grows."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(2, 1)
-
-    def forward(self, x):
-        return 1000.0 * self.layer(x)
 
 
 def test_networks_that_explode_fail_and_the_search_goes_on():

@@ -26,7 +26,7 @@ from evoloss.lang.parse import parse, parse_expression
 from evoloss.lang.weights import edge_count
 from evoloss.propose.gp import Proposal
 from loss_oracle import batch_loss
-from tiny import SEARCH, classification, few_shot, regression
+from tiny import SEARCH, Steep, classification, few_shot, regression
 
 GOOD = [
     parse_expression(text)
@@ -336,17 +336,6 @@ def test_who_left_the_race_is_recorded_with_where_and_why():
 
 
 # What goes wrong
-
-
-class Steep(nn.Module):
-    """Its training goes a million times too fast: a quartic loss explodes, a bounded one cannot."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(2, 1)
-
-    def forward(self, x):
-        return 1000.0 * self.layer(x)
 
 
 def test_a_training_that_gives_nan_fails_its_candidate_alone():

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from evoloss.engine import loss_population
 from evoloss.engine.loss_population import LossPopulation, values
-from evoloss.engine.program import fits
 from evoloss.engine.threads import spread
 from evoloss.lang.expr import Call, Const, Expr, Input, walk
 from evoloss.lang.ops import ELEMENTWISE, GUARD, Kind, Operator
@@ -461,11 +460,6 @@ def test_a_bare_input_is_a_loss():
     torch.testing.assert_close(value, expected)
     assert torch.equal(by_f[0], torch.full((4, 2), 0.25, dtype=torch.float64))
     assert not by_f[1:].any()
-
-
-def test_reductions_do_not_fit_the_kernels():
-    assert all(fits(expr) for expr in LOSSES)
-    assert not fits(Call("mul", (Call("mean", (F,)), Y)))
 
 
 def adam(expr, phi, raw, target, output, steps, lr):

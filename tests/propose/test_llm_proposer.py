@@ -354,7 +354,7 @@ def test_what_came_of_a_reply_that_was_cut_off_is_used():
     with Server([Scripted(whole, cut=cut), refusal(400)]) as server:
         proposals = search.proposer(server.url, fallback=True).ask(0)
     assert [each.operator for each in proposals] == ["llm", "llm", "initial"]
-    assert "1 are made without it" in search.told[0]
+    assert "1 is made without it" in search.told[0]
 
 
 def test_an_outage_costs_one_call_a_generation_and_its_end_is_noticed():

@@ -183,13 +183,13 @@ def test_killed_within_a_commit(tmp_path: Path, statement: int) -> None:
         """
 store = Store.open(Path(sys.argv[1]), write=True)
 # A cache of one page: what is inserted reaches the file before the commit.
-store._connection.execute("PRAGMA cache_size = 1")
+store._database.connection.execute("PRAGMA cache_size = 1")
 seen = []
 def trace(sql):
     seen.append(sql)
     if len(seen) == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
-store._connection.set_trace_callback(trace)
+store._database.connection.set_trace_callback(trace)
 store.commit(1, generation(1), {})
 """,
         tmp_path,
@@ -293,12 +293,12 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
 def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     with new_run(tmp_path) as store:
         store.commit(0, generation(0), {})
-        [(pages,)] = store._read("PRAGMA page_count")
-        store._read(f"PRAGMA max_page_count = {pages + 2}")
+        [(pages,)] = store._database.read("PRAGMA page_count")
+        store._database.read(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(UserError, match=r"disk is full.* safe: make room, then `evoloss res"):
             store.commit(1, generation(1), {})
         assert store.candidates() == tuple(generation(0))
-        store._read("PRAGMA max_page_count = 100000")
+        store._database.read("PRAGMA max_page_count = 100000")
         store.commit(1, generation(1), {})
     assert stored(tmp_path) == (2, (*generation(0), *generation(1)))
 

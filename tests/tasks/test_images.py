@@ -192,7 +192,7 @@ def test_training_images_of_the_test_set_are_left_out(tmp_path):
     write_idx(tmp_path, arrays)
     task = load_task("mnist", data_dir=tmp_path)
     assert len(task.episodes.train) + len(task.episodes.validation) == 99
-    assert "1 training images that are in the test set too were left out" in task.notes
+    assert "1 training image that is in the test set too was left out" in task.notes
 
 
 def complaint(name, folder):

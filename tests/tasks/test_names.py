@@ -66,7 +66,7 @@ def test_a_folder_of_lists(folder):
         for x, y in zip(data.x, data.y, strict=True)
     ]
     assert len(pairs) == len(set(pairs)) == 25 + 25 + 12 + 4  # KATO repeats Kato
-    assert task.notes[0].startswith("67 names read, 1 repetitions left out")
+    assert task.notes[0].startswith("67 names read, 1 repetition left out")
     assert task.notes[1].startswith("2 names stand under more than one nationality")
     assert task.episodes.train.x.dtype == torch.int64
     classes = dict(pairs)

@@ -72,7 +72,7 @@ def test_too_few_rows_are_told():
     with pytest.raises(UserError, match="data has 3 rows: a task needs at least 10"):
         three_parts(Rows(x, x), 0, "data")
     same = np.zeros((50, 1))
-    with pytest.raises(UserError, match="data has 1 distinct rows"):
+    with pytest.raises(UserError, match="data has 1 distinct row:"):
         three_parts(Rows(same, same), 0, "data")
 
 
@@ -90,9 +90,9 @@ def test_a_row_in_two_parts_is_refused():
     check_given(Parts(rows(1, 2), rows(3, 5), rows(4, 6)), "data")
     with pytest.raises(UserError, match="data: 3 training rows occur in the test data too"):
         check_given(Parts(rows(1, 2, 4, 4, 6), rows(3, 5), rows(4, 6)), "data")
-    with pytest.raises(UserError, match="1 validation rows occur in the test data too"):
+    with pytest.raises(UserError, match="1 validation row occurs in the test data too"):
         check_given(Parts(rows(1, 2), rows(3, 4), rows(4, 6)), "data")
-    with pytest.raises(UserError, match="data has 1 test rows: every part needs at least 2"):
+    with pytest.raises(UserError, match="data has 1 test row: every part needs at least 2"):
         check_given(Parts(rows(1, 2), rows(3, 5), rows(4)), "data")
     assert shared_rows(rows(1, 2), rows(2)).tolist() == [False, True]
 

@@ -84,7 +84,7 @@ def test_whole_numbers_with_a_missing_one_are_still_classes(frame, tmp_path):
         path = saved(frame, tmp_path, ending)
         task = load_task(path, target="rooms", drop_missing=True)
         assert task.episodes.train.y.shape[1] == 5
-        assert "1 rows with missing or infinite values dropped" in task.notes
+        assert "1 row with missing or infinite values dropped" in task.notes
 
 
 def test_dropping_rows(frame, tmp_path):
@@ -164,7 +164,7 @@ def test_unlearnable_targets(frame, tmp_path):
     assert "target column 'town' is not numeric (such as '" in message
     assert "use --kind classification" in message
     message = complaint(path, target="size", kind="classification")
-    assert "has 1 distinct rows: every class needs at least 5" in message
+    assert "has 1 distinct row: every class needs at least 5" in message
 
 
 def test_too_few_rows(frame, tmp_path):

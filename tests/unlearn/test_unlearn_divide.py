@@ -83,7 +83,7 @@ def test_every_set_is_divided_and_the_division_is_the_seeds():
 
 
 def test_what_cannot_be_divided_is_refused():
-    with pytest.raises(UserError, match="'set' asks 1 different questions"):
+    with pytest.raises(UserError, match="'set' asks 1 different question:"):
         divide_set(DataSet("set", asked([(1, None), (2, 1), (3, 2)])), np.random.default_rng(0))
     with pytest.raises(UserError, match="test share"):
         divide_set(some("f"), np.random.default_rng(0), 1.0)

@@ -65,7 +65,7 @@ def test_repeated_rows_are_dropped_and_unused_keys_told(tmp_path):
     found = read_examples(lines(tmp_path / "f.jsonl", rows))
     assert [each.row for each in found] == [1, 2, 5]
     repeated, unused = found.notes
-    assert "dropped 1 rows" in repeated
+    assert "dropped 1 row that repeats an earlier one (row " in repeated
     assert "row 4" in repeated
     assert "keys id are not used" in unused
 
@@ -124,7 +124,7 @@ def test_multiple_choice_rows_are_checked(tmp_path):
         ({"answer": 2}, "not an index of 0 to 1"),
         ({"answer": "B"}, "not an index"),
         ({"answer": True}, "not an index"),
-        ({"choices": ["a"]}, "has 1 entries"),
+        ({"choices": ["a"]}, "has 1 entry"),
         ({"choices": ["a", None]}, "NoneType"),
     ]:
         with pytest.raises(UserError, match=f"row 2: .*{message}"):
@@ -153,7 +153,7 @@ def test_overlapping_texts_and_paraphrases_are_refused(tmp_path):
     texts = [{"text": "Once upon a time."}, {"text": "Twice."}]
     forget = lines(tmp_path / "f.jsonl", texts)
     retain = lines(tmp_path / "r.jsonl", [{"text": "once upon a time"}, {"text": "Thrice."}])
-    with pytest.raises(UserError, match="share 1 questions or texts"):
+    with pytest.raises(UserError, match="share 1 question or text:"):
         from_files(forget, retain)
     rows = [*TWO, {"prompt": "Name her.", "paraphrased_prompt": "Her name?", "response": "Ada"}]
     lines(forget, rows)

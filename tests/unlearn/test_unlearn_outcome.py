@@ -28,20 +28,15 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 peft = pytest.importorskip("peft", reason="peft is not installed")
 
 # `peft` asks `transformers` for a name that it has since renamed.
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
+]
 
 SETTINGS = {
     "population": 4, "generations": 1, "epochs": 2, "batch": 3, "lr": 4e-3, "rank": 2, "texts": 2,
     "finalists": 2, "final_seeds": 1, "final_rates": (1.0,), "together": 4,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +115,10 @@ def test_constants_are_tuned_by_rows_that_a_search_may_look_at(problem):
     chosen, whole = bench.validation.forget, bench.searching.sets.forget
     assert trained(bench, chosen) == encoded(bench, bench.divided.search.forget)
     assert len(chosen) < len(whole)
-    known = {tuple(row): each for row, each in zip(whole.data.tokens.tolist(), whole.reference)}
+    known = {
+        tuple(row): each
+        for row, each in zip(whole.data.tokens.tolist(), whole.reference, strict=True)
+    }
     width = whole.data.tokens.shape[1]
     for tokens, reference in zip(chosen.data.tokens.tolist(), chosen.reference, strict=True):
         (found,) = (each for row, each in known.items() if list(row[: len(tokens)]) == tokens)

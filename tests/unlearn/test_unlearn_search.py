@@ -26,21 +26,13 @@ from propose.llm_server import Scripted, Server, losses
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+
 SETTINGS = {
     "population": 6, "generations": 3, "epochs": 2, "batch": 3, "lr": 4e-3, "rank": 2,
     "texts": 2, "finalists": 2, "final_seeds": 1, "final_rates": (1.0,), "together": 6,
 }  # fmt: skip
 GRAD_DIFF = zoo.loss("grad-diff")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread_and_a_cache_of_its_own(tmp_path_factory):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EVOLOSS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-    torch.set_num_threads(before)
 
 
 def problem_in(folder, **sets):
@@ -256,7 +248,7 @@ def some(rows, count):
 
 
 def test_nothing_trained_is_said(problem):
-    with pytest.raises(NothingTrained, match=r"none of 1 candidates .*1 rejected"):
+    with pytest.raises(NothingTrained, match=r"none of 1 candidate .*1 rejected"):
         tried(problem, [proposal("mean(log_probs_forget) + mean(log_probs_retain)")])
 
 
@@ -364,7 +356,7 @@ def test_out_of_memory_fewer_train_at_a_time_which_is_said(problem, whole, monke
         assert one.error == pytest.approx(other.error, abs=1e-4)
     assert bench.sharing.together <= 2
     assert any("out of memory: 3 adapters at a time" in line for line in said)
-    assert any("out of memory: 1 adapters at a time" in line for line in said)
+    assert any("out of memory: 1 adapter at a time" in line for line in said)
 
 
 def test_too_little_memory_for_one_is_the_end(problem, monkeypatch, tmp_path):

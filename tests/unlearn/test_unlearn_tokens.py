@@ -169,7 +169,7 @@ def test_a_text_longer_than_the_context_is_cut_into_pieces_and_said(bos):
     assert max(len(row.ids) for row in pieces) - min(len(row.ids) for row in pieces) <= 1
     assert "".join(text(made, row.ids[bos:]) for row in pieces) == told[1].answer
     assert all(row.start == 1 and not row.ends for row in pieces)
-    assert "cut 1 texts into pieces of at most 16 tokens (row 40)" in found.notes[0]
+    assert "cut 1 text into pieces of at most 16 tokens (row 40)" in found.notes[0]
 
 
 def test_tokenizers_that_cannot_serve_are_refused():

@@ -193,7 +193,7 @@ def test_out_of_memory_halves_how_many_are_tuned_at_a_time(monkeypatch):
     monkeypatch.setattr(tuning, "_tuned", cramped)
     assert tuned(bench, NPO, WGA, SQUARES) == [pytest.approx(each, rel=1e-4) for each in wanted]
     assert bench.sharing.together == 1
-    assert said == ["out of memory: 1 adapters at a time from here on"]
+    assert said == ["out of memory: 1 adapter at a time from here on"]
 
 
 def test_a_search_tunes_and_goes_on_where_it_was_broken_off(tmp_path):

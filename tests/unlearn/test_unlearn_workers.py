@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import threading
-from collections import deque
 from dataclasses import replace
 
 import pytest
@@ -14,32 +13,22 @@ from evoloss.discovery.candidate import Fate
 from evoloss.discovery.result import FoundLoss
 from evoloss.errors import UserError
 from evoloss.execution import staff as staff_module
-from evoloss.execution.crew import Crew, Death
 from evoloss.execution.staff import Staff
-from evoloss.execution.wire import receive, send
-from evoloss.execution.workplace import unheard, workplace
 from evoloss.store import Store
 from evoloss.unlearn import language
 from evoloss.unlearn.finish import conclude
 from evoloss.unlearn.problem import load_problem
 from evoloss.unlearn.search import reopened, resume, search
+from mirror import Mirror, mirrors
 
 pytest.importorskip("transformers", reason="transformers is not installed")
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 
 SETTINGS = {
     "population": 6, "generations": 2, "epochs": 2, "batch": 3, "lr": 4e-3, "rank": 2,
     "texts": 2, "finalists": 2, "final_seeds": 1, "final_rates": (1.0,), "shard": 2,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread_and_a_cache_of_its_own(tmp_path_factory):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EVOLOSS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -58,70 +47,6 @@ def here(problem):
 def outcome(result):
     """All that must not depend on workers, with every float in full."""
     return result.history, (result.best.candidate, result.best.error, result.best.lr)
-
-
-class Line:
-    """A connection to oneself."""
-
-    def __init__(self):
-        self.sent = deque()
-
-    def send_bytes(self, data):
-        self.sent.append(bytes(data))
-
-    def recv_bytes(self):
-        return self.sent.popleft()
-
-
-def sent(data):
-    """What arrives of plain data in another process."""
-    line = Line()
-    send(line, data)
-    return receive(line)
-
-
-class Mirror(Crew):
-    """A worker in this process, which shares nothing with the driver but plain data.
-
-    deadly: texts that losses have which end it. died: of whom it died so far.
-    """
-
-    deadly = ()
-
-    def __init__(self, recipe, workers, shard, limits=None):
-        super().__init__(shard, limits)
-        made = sent({"arguments": recipe.arguments, "data": dict(recipe.data)})
-        for each in made["data"].values():
-            each.flags.writeable = False  # as in a process of Ray
-        self.place = workplace(recipe.maker, made["arguments"], made["data"])
-        self.died = []
-        mirrors.append(self)
-
-    def ask(self, job, seconds):
-        job = sent(job)
-        losses = [item["entry"]["loss"] or "" for item in job["items"] if "entry" in item]
-        if any(word in loss for word in self.deadly for loss in losses):
-            self.died.append(losses)
-            raise Death("it ended the interpreter with status 7")
-        return sent(self.place.do(**job, tick=unheard))
-
-    def at_once(self, shards):
-        return 1
-
-    def close(self):
-        pass
-
-
-mirrors = []
-
-
-@pytest.fixture
-def mirror(monkeypatch):
-    """Workers without processes, for each of which transformers would have to be imported."""
-    monkeypatch.setattr(staff_module, "Pool", Mirror)
-    monkeypatch.setattr(Mirror, "deadly", ())
-    mirrors.clear()
-    return Mirror
 
 
 # The same history
@@ -250,6 +175,7 @@ def test_data_in_memory_say_what_to_do(problem, tmp_path):
         ({"workers": 1, "ray": "local"}, "exclude each other"),
         ({"gpus_per_shard": 0.5}, "0.5 GPUs per shard are asked of Ray: add --ray"),
         ({"gpus_per_shard": 0.5, "workers": 2}, "add --ray"),
+        ({"gpus_per_shard": 1.0, "workers": 2}, "1 GPU per shard is asked of Ray: add --ray"),
         ({"gpus_per_shard": 1.5, "ray": "local"}, "1.5 GPUs per shard: give a part of one"),
         ({"gpus_per_shard": -1.0, "ray": "local"}, "-1 GPUs per shard"),
         ({"gpus_per_shard": float("nan"), "ray": "local"}, "nan GPUs per shard"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evoloss.cli.options import DATA_DIR, JSON, NETWORK, RUN, STEPS
-from evoloss.cli.shared import given, new_console
+from evoloss.cli import options
+from evoloss.cli.shared import comparing, given, new_console, say
 from evoloss.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def compare(
         typer.Option(help="Searches that run at once.", min=1,
                      show_default="one a processor, 1 for a budget of seconds"),
     ] = None,
-    network: Annotated[str | None, NETWORK] = None,
-    data_dir: Annotated[Path | None, DATA_DIR] = None,
+    network: options.Network = None,
+    data_dir: options.DataDir = None,
     out: Annotated[Path, typer.Option(help="Where the runs and tables are kept.")] = Path(
         "comparison"
     ),
@@ -84,14 +85,11 @@ def compare(
     from evoloss.compare.summary import summarise
     from evoloss.tasks.registry import load_task
 
-    options = given(network=network, data_dir=data_dir)
-    tasks = [(_folder(spec), load_task(spec, **options)) for spec in specs]
+    data = given(network=network, data_dir=data_dir)
+    tasks = [(_folder(spec), load_task(spec, **data)) for spec in specs]
     console = new_console()
-    try:
-        run(plan, tasks, lambda line: console.print(line, markup=False, soft_wrap=True))
-    except KeyboardInterrupt:
-        typer.echo(f"stopped; what is finished is in {out}: run the same command again", err=True)
-        raise typer.Exit(130) from None
+    with comparing(out):
+        run(plan, tasks, partial(say, console))
     summaries = [
         summarise(plan, spec, folder, loaded)
         for spec, (folder, loaded) in zip(specs, tasks, strict=True)
@@ -99,18 +97,18 @@ def compare(
     for summary in summaries:
         console.print(output.terminal(summary))
     for path in output.save(summaries, out):
-        console.print(f"saved {path}", markup=False, soft_wrap=True)
+        say(console, f"saved {path}")
 
 
 @app.command()
 def transfer(
-    run: Annotated[Path, RUN],
+    run: options.Run,
     task: Annotated[str, typer.Option(help="The task to try the loss on.")],
-    network: Annotated[str | None, NETWORK] = None,
+    network: options.Network = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each loss.", min=1)] = 5,
-    steps: Annotated[int | None, STEPS] = None,
-    data_dir: Annotated[Path | None, DATA_DIR] = None,
-    as_json: Annotated[bool, JSON] = False,
+    steps: options.Steps = None,
+    data_dir: options.DataDir = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Try a run's loss on another task or network, against that task's usual loss."""
     import json
@@ -150,11 +148,11 @@ def report(
     console = new_console()
     with console.status("reading") as status:
         write(runs, output, progress=status.update)
-    console.print(f"saved {output}", markup=False, soft_wrap=True)
+    say(console, f"saved {output}")
 
 
 @app.command()
-def watch(run: Annotated[Path, RUN]) -> None:
+def watch(run: options.Run) -> None:
     """Follow a search that runs elsewhere, until it ends."""
     import time
 

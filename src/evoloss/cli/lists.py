@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evoloss.cli.options import JSON
+from evoloss.cli import options
 from evoloss.cli.shared import new_console, write_json
 
 app = typer.Typer()
@@ -18,7 +18,7 @@ def list_runs(
     directory: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="A folder of runs.", show_default="runs")
     ] = None,
-    as_json: Annotated[bool, JSON] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List the runs in a folder."""
     from evoloss import runs

@@ -8,24 +8,9 @@ from typing import Annotated
 
 import typer
 
-from evoloss.cli import unlearn, unlearning
-from evoloss.cli.options import (
-    AGAINST,
-    DATA_DIR,
-    DEFAULT_AGAINST,
-    DEVICE,
-    DROP_MISSING,
-    JSON,
-    KIND,
-    NETWORK,
-    RUN,
-    SEEDS,
-    STEPS,
-    SUBJECT,
-    TARGET,
-    TUNE,
-)
-from evoloss.cli.shared import given, new_console, write_json
+from evoloss.cli import options, unlearn, unlearn_runs
+from evoloss.cli.options import DEFAULT_AGAINST
+from evoloss.cli.shared import given, new_console, say, write_json
 from evoloss.cli.telling import compare, introduce
 from evoloss.errors import UserError
 
@@ -34,21 +19,21 @@ app = typer.Typer()
 
 @app.command()
 def evaluate(
-    subject: Annotated[str, SUBJECT],
+    subject: options.Subject,
     task: Annotated[
         str | None,
         typer.Option(help="The task to evaluate on.", show_default="the run's own"),
     ] = None,
-    seeds: Annotated[int, SEEDS] = 5,
-    steps: Annotated[int | None, STEPS] = None,
-    network: Annotated[str | None, NETWORK] = None,
-    data_dir: Annotated[Path | None, DATA_DIR] = None,
-    target: Annotated[str | None, TARGET] = None,
-    kind: Annotated[str | None, KIND] = None,
-    drop_missing: Annotated[bool, DROP_MISSING] = False,
-    against: Annotated[str, AGAINST] = DEFAULT_AGAINST,
-    tune: Annotated[int | None, TUNE] = None,
-    device: Annotated[str | None, DEVICE] = None,
+    seeds: options.Seeds = 5,
+    steps: options.Steps = None,
+    network: options.Network = None,
+    data_dir: options.DataDir = None,
+    target: options.Target = None,
+    kind: options.Kind = None,
+    drop_missing: options.DropMissing = False,
+    against: options.Against = DEFAULT_AGAINST,
+    tune: options.Tune = None,
+    device: options.Device = None,
 ) -> None:
     """Compare a loss with the task's usual one on test data.
 
@@ -58,21 +43,21 @@ def evaluate(
 
     chosen = runs.subject(subject)
     if chosen.kind == "unlearning":
-        unlearning.evaluate(chosen, against, tune, seeds)
+        unlearn_runs.evaluate(chosen, against, tune, seeds)
         return
-    options = given(
+    data = given(
         network=network, data_dir=data_dir, target=target, kind=kind,
         drop_missing=drop_missing or None,
     )  # fmt: skip
     if task is not None:
-        options["spec"] = task
+        data["spec"] = task
     elif chosen.source is not None:
-        options = {**chosen.source, **options}
+        data = {**chosen.source, **data}
     else:
         raise UserError(f"'{subject}' says nothing of a task: name one with --task")
     from evoloss.tasks.registry import load_task
 
-    loaded = load_task(**options)
+    loaded = load_task(**data)
     console = new_console()
     introduce(console, loaded, chosen.run)
     compare(console, loaded, chosen, seeds, steps, device or "cpu")
@@ -80,7 +65,7 @@ def evaluate(
 
 @app.command()
 def export(
-    subject: Annotated[str, SUBJECT],
+    subject: options.Subject,
     format: Annotated[str, typer.Option(help="torch, latex, sympy or json.")] = "torch",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file.", show_default="the terminal")
@@ -117,7 +102,7 @@ def export(
 
 
 @app.command()
-def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> None:
+def show(run: options.Run, as_json: options.AsJson = False) -> None:
     """Tell what a run has found so far, and what it cost."""
     from evoloss import runs, tables, unlearn_tables
     from evoloss.discovery.budgets import Ending
@@ -148,4 +133,4 @@ def show(run: Annotated[Path, RUN], as_json: Annotated[bool, JSON] = False) -> N
             console.print(tables.comparison(record))
     console.print(tables.budget(spent))
     if ended is not None:
-        console.print(str(ended), markup=False, soft_wrap=True)
+        say(console, str(ended))

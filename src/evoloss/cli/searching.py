@@ -2,55 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evoloss.cli import unlearn, unlearning
-from evoloss.cli.options import (
-    DATA_DIR,
-    DEVICE,
-    DROP_MISSING,
-    GPUS_PER_SHARD,
-    KIND,
-    MAX_CANDIDATES,
-    MAX_COST,
-    MAX_SECONDS,
-    MAX_STEPS,
-    MAX_TOKENS,
-    NETWORK,
-    OUT,
-    QUIET,
-    RAY,
-    RUN,
-    SEED,
-    SEEDS,
-    SET,
-    STEPS,
-    TARGET,
-    TASK,
-    TRACK,
-    WORKER_MEMORY,
-    WORKER_SECONDS,
-    WORKERS,
-)
+from evoloss.cli import options, unlearn, unlearn_runs
 from evoloss.cli.shared import endless, given, new_console, staff, stoppable, watched
 from evoloss.cli.telling import conclude, introduce
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
-from evoloss.discovery.settings import METHODS
+from evoloss.discovery.presets import METHODS
 from evoloss.errors import UserError
+
+if TYPE_CHECKING:
+    from evoloss.discovery.result import Result
+    from evoloss.tasks.task import Task
 
 app = typer.Typer()
 
 
 @app.command()
 def search(
-    task: Annotated[str, TASK],
+    task: options.Task,
     method: Annotated[
         str, typer.Option(help=f"How losses are proposed: {', '.join(METHODS)}.")
     ] = "evomal",
-    network: Annotated[str | None, NETWORK] = None,
+    network: options.Network = None,
     population: Annotated[
         int | None, typer.Option(help="Losses in a generation.", show_default="25")
     ] = None,
@@ -58,18 +37,18 @@ def search(
         int | None,
         typer.Option(help="How many generations.", show_default="50, or what a --max- allows"),
     ] = None,
-    max_candidates: Annotated[int | None, MAX_CANDIDATES] = None,
-    max_steps: Annotated[int | None, MAX_STEPS] = None,
-    max_seconds: Annotated[float | None, MAX_SECONDS] = None,
-    seed: Annotated[int, SEED] = 0,
+    max_candidates: options.MaxCandidates = None,
+    max_steps: options.MaxSteps = None,
+    max_seconds: options.MaxSeconds = None,
+    seed: options.Seed = 0,
     preset: Annotated[
         str, typer.Option(help="fast, or paper: the published procedure without savings.")
     ] = "fast",
-    out: Annotated[Path | None, OUT] = None,
-    data_dir: Annotated[Path | None, DATA_DIR] = None,
-    target: Annotated[str | None, TARGET] = None,
-    kind: Annotated[str | None, KIND] = None,
-    drop_missing: Annotated[bool, DROP_MISSING] = False,
+    out: options.Out = None,
+    data_dir: options.DataDir = None,
+    target: options.Target = None,
+    kind: options.Kind = None,
+    drop_missing: options.DropMissing = False,
     local_search: Annotated[
         str | None,
         typer.Option(help=f"How a loss's weights are tuned: {', '.join(LOCAL_SEARCHES)} or none.",
@@ -101,17 +80,17 @@ def search(
         typer.Option(help="How networks are batched: auto, dense, vmap or loop.",
                      show_default="auto"),
     ] = None,
-    device: Annotated[str | None, DEVICE] = None,
-    workers: Annotated[int | None, WORKERS] = None,
-    ray: Annotated[str | None, RAY] = None,
-    worker_seconds: Annotated[float | None, WORKER_SECONDS] = None,
-    worker_memory: Annotated[float | None, WORKER_MEMORY] = None,
-    gpus_per_shard: Annotated[float | None, GPUS_PER_SHARD] = None,
-    others: Annotated[list[str] | None, SET] = None,
-    eval_seeds: Annotated[int, SEEDS] = 5,
-    eval_steps: Annotated[int | None, STEPS] = None,
-    track: Annotated[list[str] | None, TRACK] = None,
-    quiet: Annotated[bool, QUIET] = False,
+    device: options.Device = None,
+    workers: options.Workers = None,
+    ray: options.Ray = None,
+    worker_seconds: options.WorkerSeconds = None,
+    worker_memory: options.WorkerMemory = None,
+    gpus_per_shard: options.GpusPerShard = None,
+    others: options.Others = None,
+    eval_seeds: options.Seeds = 5,
+    eval_steps: options.Steps = None,
+    track: options.Track = None,
+    quiet: options.Quiet = False,
 ) -> None:  # fmt: skip
     """Search for a loss and compare it with the task's usual one on test data."""
     from evoloss.discovery import settings
@@ -128,48 +107,43 @@ def search(
     changes |= settings.Settings.parsed(others or ())
     wanted = settings.preset(preset, **changes)  # refuses a wrong value before any data is read
     hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
-    options = given(
+    data = given(
         network=network, data_dir=data_dir, target=target, kind=kind,
         drop_missing=drop_missing or None,
     )  # fmt: skip
     from evoloss.runs import new_directory
     from evoloss.tasks.registry import load_task
 
-    loaded = load_task(task, **options)
+    loaded = load_task(task, **data)
     directory = out or new_directory(loaded.name)
-    console = new_console()
-    introduce(console, loaded, directory)
     with stoppable(directory):
         from evoloss.discovery.search import search as search_for
 
-        with watched(console, loaded.metric.name, quiet, track, directory) as observer:
-            result = search_for(
-                loaded, out=directory, observer=observer, preset=preset, **hired, **changes
-            )
-        conclude(console, loaded, result, eval_seeds, eval_steps, wanted.device)
+        go = partial(search_for, loaded, out=directory, preset=preset, **hired, **changes)
+        _follow(go, loaded, directory, eval_seeds, eval_steps, wanted.device, track, quiet)
 
 
 @app.command()
 def resume(
-    run: Annotated[Path, RUN],
+    run: options.Run,
     generations: Annotated[
         int | None, typer.Option(help="More generations than the run's.", show_default=False)
     ] = None,
-    max_candidates: Annotated[int | None, MAX_CANDIDATES] = None,
-    max_steps: Annotated[int | None, MAX_STEPS] = None,
-    max_seconds: Annotated[float | None, MAX_SECONDS] = None,
-    max_tokens: Annotated[int | None, MAX_TOKENS] = None,
-    max_cost: Annotated[float | None, MAX_COST] = None,
-    device: Annotated[str | None, DEVICE] = None,
-    workers: Annotated[int | None, WORKERS] = None,
-    ray: Annotated[str | None, RAY] = None,
-    worker_seconds: Annotated[float | None, WORKER_SECONDS] = None,
-    worker_memory: Annotated[float | None, WORKER_MEMORY] = None,
-    gpus_per_shard: Annotated[float | None, GPUS_PER_SHARD] = None,
-    eval_seeds: Annotated[int, SEEDS] = 5,
-    eval_steps: Annotated[int | None, STEPS] = None,
-    track: Annotated[list[str] | None, TRACK] = None,
-    quiet: Annotated[bool, QUIET] = False,
+    max_candidates: options.MaxCandidates = None,
+    max_steps: options.MaxSteps = None,
+    max_seconds: options.MaxSeconds = None,
+    max_tokens: options.MaxTokens = None,
+    max_cost: options.MaxCost = None,
+    device: options.Device = None,
+    workers: options.Workers = None,
+    ray: options.Ray = None,
+    worker_seconds: options.WorkerSeconds = None,
+    worker_memory: options.WorkerMemory = None,
+    gpus_per_shard: options.GpusPerShard = None,
+    eval_seeds: options.Seeds = 5,
+    eval_steps: options.Steps = None,
+    track: options.Track = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Continue a run that was broken off; it ends as it would have without the break.
 
@@ -190,7 +164,7 @@ def resume(
                 f"run '{run}' is one of unlearning, which chooses its device itself: "
                 "leave --device out"
             )
-        unlearning.resume(run, budgets, eval_seeds, track, quiet, hired)
+        unlearn_runs.resume(run, budgets, eval_seeds, track, quiet, hired)
         return
     if source is None:
         raise UserError(
@@ -200,15 +174,24 @@ def resume(
     from evoloss.tasks.registry import load_task
 
     task = load_task(**source)
-    console = new_console()
-    introduce(console, task, run)
+    where = device or before.get("device", "cpu")
     with stoppable(run):
         from evoloss.discovery.search import resume as resume_run
 
-        with watched(console, task.metric.name, quiet, track, run) as observer:
-            result = resume_run(
-                run, task=task, observer=observer, device=device, **hired, **budgets
-            )
-        conclude(
-            console, task, result, eval_seeds, eval_steps, device or before.get("device", "cpu")
-        )
+        go = partial(resume_run, run, task=task, device=device, **hired, **budgets)
+        _follow(go, task, run, eval_seeds, eval_steps, where, track, quiet)
+
+
+def _follow(
+    go: Callable[..., Result], task: Task, directory: Path, seeds: int, steps: int | None,
+    device: str, track: list[str] | None, quiet: bool,
+) -> None:  # fmt: skip
+    """A search from its introduction to its report. go: what searches, told who observes it.
+
+    seeds, steps, device: of the comparison in the report.
+    """
+    console = new_console()
+    introduce(console, task, directory)
+    with watched(console, task.metric.name, quiet, track, directory) as observer:
+        result = go(observer=observer)
+    conclude(console, task, result, seeds, steps, device)

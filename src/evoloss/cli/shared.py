@@ -36,6 +36,11 @@ def endless(budgets: Mapping[str, float]) -> dict[str, int]:
     return {"generations": ENDLESS} if budgets else {}
 
 
+def say(console: Console, text: str) -> None:
+    """Prints a text as it is: nothing in it is markup, and only the terminal breaks its lines."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 def say_ending(console: Console, result: Result) -> None:
     """The closing line of a search: which budget ended it, and how to go on with a larger one."""
     if result.ended is None:
@@ -44,7 +49,7 @@ def say_ending(console: Console, result: Result) -> None:
     if result.ended.option and result.run is not None:
         run = shlex.quote(str(result.run))
         text += f"\nmore of it:    evoloss resume {run} {result.ended.option}"
-    console.print(text, markup=False, soft_wrap=True)
+    say(console, text)
 
 
 def with_address(arguments: Sequence[str]) -> list[str]:
@@ -118,6 +123,18 @@ def watched(
                 observer(progress)
 
         yield tell if observers else None
+
+
+@contextmanager
+def comparing(directory: Path) -> Iterator[None]:
+    """Ctrl-C ends with how to go on; what is finished is not done again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(
+            f"stopped; what is finished is in {directory}: run the same command again", err=True
+        )
+        raise typer.Exit(130) from None
 
 
 @contextmanager

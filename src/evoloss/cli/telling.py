@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evoloss.cli.shared import say_ending
+from evoloss.cli.shared import say, say_ending
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +21,7 @@ def introduce(console: Console, task: Task, directory: Path | None) -> None:
     where = "" if directory is None else f", run {directory}"
     text = f"task {task.name}, network {task.network_name}{where}"
     for line in (text, *(f"note: {note}" for note in task.notes)):
-        console.print(line, markup=False, soft_wrap=True)
+        say(console, line)
 
 
 def conclude(
@@ -39,7 +39,7 @@ def conclude(
     if result.run is not None:
         run = shlex.quote(str(result.run))
         hints = f"PyTorch code:  evoloss export {run} -o loss.py\nthis and more: evoloss show {run}"
-        console.print(hints, markup=False, soft_wrap=True)
+        say(console, hints)
     say_ending(console, result)
 
 

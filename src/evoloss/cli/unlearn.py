@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evoloss.cli import unlearn_compare, unlearning
-from evoloss.cli.options import JSON
+from evoloss.cli import options, unlearn_compare, unlearn_search
 from evoloss.errors import UserError
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from evoloss.lang.reader import Read, Refused
 
 app = typer.Typer(no_args_is_help=True)
-app.add_typer(unlearning.app)
+app.add_typer(unlearn_search.app)
 app.add_typer(unlearn_compare.app)
 KIND = "unlearning"
 """What the description of such a run has under `kind`."""
@@ -27,7 +27,7 @@ def read_reply(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="A language model's reply, - for standard input.")
     ],
-    as_json: Annotated[bool, JSON] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show what is understood of a raw reply: each loss function, or why it is refused."""
     from evoloss.lang.reader import read
@@ -73,5 +73,5 @@ def _shown(each: Read | Refused) -> str:
 
     if isinstance(each, Refused):
         return f"{each.name or 'the reply'}, line {each.line}: refused: {each.reason}"
-    epochs = f"{each.epochs} epoch{'s' if each.epochs > 1 else ''}"
+    epochs = counted(each.epochs, "epoch")
     return f"{each.name}, line {each.line}, {epochs}:\n  {to_text(each.expression, digits=6)}"

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evoloss.cli import options, unlearn_options
 from evoloss.cli.evidence import names
-from evoloss.cli.options import AGAINST, DEFAULT_AGAINST, TUNE
-from evoloss.cli.shared import given, new_console
-from evoloss.cli.unlearn_options import (
-    BATCH,
-    CONTEXT,
-    DATA,
-    DATA_FOLDER,
-    EPOCHS,
-    EVAL_SEEDS,
-    FORGET,
-    FORGET_ONLY,
-    FORGET_ROWS,
-    HOLDOUT,
-    LLM_MODEL,
-    LLM_TOKENS,
-    LLM_URL,
-    LOCAL_SEARCH,
-    OBJECTIVE,
-    RANK,
-    RATE,
-    RETAIN,
-    RETAIN_MODEL,
-    RETAIN_ROWS,
-    TEXTS,
-    TOGETHER,
-    TWO_PHASE,
-)
-from evoloss.cli.unlearning import endpoint_of, taught
+from evoloss.cli.options import DEFAULT_AGAINST
+from evoloss.cli.shared import comparing, given, new_console, say, staff
+from evoloss.cli.unlearn_endpoint import endpoint_of
+from evoloss.cli.unlearn_telling import taught
 from evoloss.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from evoloss.compare.unlearning import UnlearnPlan
+    from evoloss.propose.llm import Endpoint
+    from evoloss.unlearn.problem import Problem
 
 app = typer.Typer()
 
@@ -51,14 +36,14 @@ def compare(
         bool, typer.Option("--demo", help="The demonstration's own model, and its made-up authors "
                            "or the --data.")
     ] = False,
-    forget: Annotated[str | None, FORGET] = None,
-    retain: Annotated[str | None, RETAIN] = None,
-    holdout: Annotated[str | None, HOLDOUT] = None,
-    retain_model: Annotated[str | None, RETAIN_MODEL] = None,
-    data: Annotated[str | None, DATA] = None,
-    data_dir: Annotated[str | None, DATA_FOLDER] = None,
-    forget_rows: Annotated[int | None, FORGET_ROWS] = None,
-    retain_rows: Annotated[int | None, RETAIN_ROWS] = None,
+    forget: unlearn_options.Forget = None,
+    retain: unlearn_options.Retain = None,
+    holdout: unlearn_options.Holdout = None,
+    retain_model: unlearn_options.RetainModel = None,
+    data: unlearn_options.Data = None,
+    data_dir: unlearn_options.DataFolder = None,
+    forget_rows: unlearn_options.ForgetRows = None,
+    retain_rows: unlearn_options.RetainRows = None,
     proposers: Annotated[
         str,
         typer.Option(help="Separated by commas: gp, random, zoo, and with --llm-url llm, mixture."),
@@ -67,26 +52,31 @@ def compare(
     budget: Annotated[
         str, typer.Option(help="Of each search: candidates=N, steps=N or seconds=N.")
     ] = "candidates=40",
-    against: Annotated[str, AGAINST] = DEFAULT_AGAINST,
-    tune: Annotated[int | None, TUNE] = None,
-    eval_seeds: Annotated[int, EVAL_SEEDS] = 3,
-    llm_url: Annotated[str | None, LLM_URL] = None,
-    llm_model: Annotated[str | None, LLM_MODEL] = None,
-    llm_tokens: Annotated[int | None, LLM_TOKENS] = None,
-    two_phase: Annotated[bool, TWO_PHASE] = False,
+    against: options.Against = DEFAULT_AGAINST,
+    tune: options.Tune = None,
+    eval_seeds: unlearn_options.EvalSeeds = 3,
+    llm_url: unlearn_options.LlmUrl = None,
+    llm_model: unlearn_options.LlmModel = None,
+    llm_tokens: unlearn_options.LlmTokens = None,
+    two_phase: unlearn_options.TwoPhase = False,
     population: Annotated[
         int | None, typer.Option(help="Losses in a generation.", show_default="8")
     ] = None,
-    epochs: Annotated[int | None, EPOCHS] = None,
-    batch: Annotated[int | None, BATCH] = None,
-    lr: Annotated[float | None, RATE] = None,
-    rank: Annotated[int | None, RANK] = None,
-    context: Annotated[int | None, CONTEXT] = None,
-    objective: Annotated[str | None, OBJECTIVE] = None,
-    local_search: Annotated[str | None, LOCAL_SEARCH] = None,
-    together: Annotated[int | None, TOGETHER] = None,
-    texts: Annotated[int | None, TEXTS] = None,
-    forget_only: Annotated[bool, FORGET_ONLY] = False,
+    epochs: unlearn_options.Epochs = None,
+    batch: unlearn_options.Batch = None,
+    lr: unlearn_options.Rate = None,
+    rank: unlearn_options.Rank = None,
+    context: unlearn_options.Context = None,
+    objective: unlearn_options.Objective = None,
+    local_search: unlearn_options.LocalSearch = None,
+    together: unlearn_options.Together = None,
+    texts: unlearn_options.Texts = None,
+    forget_only: unlearn_options.ForgetOnly = False,
+    workers: options.Workers = None,
+    ray: options.Ray = None,
+    worker_seconds: options.WorkerSeconds = None,
+    worker_memory: options.WorkerMemory = None,
+    gpus_per_shard: options.GpusPerShard = None,
     out: Annotated[Path, typer.Option(help="Where the runs and tables are kept.")] = Path(
         "unlearn-comparison"
     ),
@@ -100,7 +90,7 @@ def compare(
         raise UserError(f"--demo brings its own models and data: leave {clash} out")
     from evoloss.compare import unlearning_output as output
     from evoloss.compare.plan import parse_budget
-    from evoloss.compare.unlearning import UnlearnPlan, run
+    from evoloss.compare.unlearning import UnlearnPlan
     from evoloss.compare.unlearning_summary import summarise
     from evoloss.unlearn.demo import SETTINGS
 
@@ -113,6 +103,7 @@ def compare(
         names(proposers), seeds, parse_budget(budget), names(against), out, tune, eval_seeds,
         {**SETTINGS, **changes} if demo else changes,
     )  # fmt: skip
+    hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
     endpoint = endpoint_of(llm_url, llm_model, two_phase, max_total_tokens=llm_tokens)
     console = new_console()
     if demo:
@@ -126,19 +117,23 @@ def compare(
             retain_rows=retain_rows,
         )  # fmt: skip
 
-    def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
-
-    try:
-        with console.status("searching") as status:
-            run(
-                plan, problem, endpoint, say,
-                lambda what, share: status.update(f"{what} {share:.0%}"),
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        typer.echo(f"stopped; what is finished is in {out}: run the same command again", err=True)
-        raise typer.Exit(130) from None
+    _complete(console, plan, problem, endpoint, hired)
     summary = summarise(plan, problem)
     console.print(output.terminal(summary))
     for path in output.save(summary, out):
-        say(f"saved {path}")
+        say(console, f"saved {path}")
+
+
+def _complete(
+    console: Console, plan: UnlearnPlan, problem: Problem, endpoint: Endpoint | None,
+    hired: dict[str, Any],
+) -> None:  # fmt: skip
+    """Does what is missing of the comparison, and says what it does. hired: see `staff`."""
+    from evoloss.compare.unlearning import run
+    from evoloss.execution.staff import Staff
+
+    with comparing(plan.out), console.status("searching") as status:
+        run(
+            plan, problem, endpoint, partial(say, console),
+            lambda what, share: status.update(f"{what} {share:.0%}"), Staff(**hired),
+        )  # fmt: skip

@@ -11,6 +11,7 @@ from statistics import fmean
 from rich.table import Table
 
 from evoloss.compare.summary import Row, Summary, spread
+from evoloss.wording import counted
 
 
 def heading(summary: Summary) -> str:
@@ -18,8 +19,8 @@ def heading(summary: Summary) -> str:
     direction = "higher" if summary.higher_is_better else "lower"
     return (
         f"{summary.task}, {summary.network}: {summary.metric} ({direction} is better), "
-        f"{summary.steps} training steps × the factor in the heading, "
-        f"mean of {summary.trainings} trainings a search"
+        f"{counted(summary.steps, 'training step')} × the factor in the heading, "
+        f"mean of {counted(summary.trainings, 'training')} a search"
     )
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from evoloss.discovery.loop_settings import ENDLESS
-from evoloss.discovery.settings import METHODS, Settings, preset
+from evoloss.discovery.presets import METHODS
+from evoloss.discovery.settings import Settings, preset
 from evoloss.errors import UserError, unknown
+from evoloss.wording import counted
 
 USUAL, TUNED = "task-loss", "tuned-task-loss"
 """The two that every method is held against; a comparison always holds them."""
@@ -32,8 +34,8 @@ class Budget:
             return {"generations": ENDLESS, "max_steps": int(self.amount)}
         if self.amount < population:
             raise UserError(
-                f"a budget of {self.amount:g} candidates is too small for one generation of "
-                f"{population}: give more, or a smaller --population"
+                f"a budget of {counted(self.amount, 'candidate')} is too small for one generation "
+                f"of {population}: give more, or a smaller --population"
             )
         return {"generations": int(self.amount) // population}
 

@@ -23,9 +23,10 @@ from evoloss.lang.expr import Expr
 from evoloss.lang.parse import parse
 from evoloss.runs import evaluation_record
 from evoloss.store import Store
-from evoloss.store.store import FILE
+from evoloss.store.database import FILE
 from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Task
+from evoloss.wording import counted
 
 Say = Callable[[str], None]
 
@@ -117,7 +118,7 @@ def _meta_test(plan: Plan, task: Task, cells: Sequence[Cell], say: Say) -> None:
         missing = [each for each in cells if _untested(each.directory, steps)]
         if not missing:
             continue
-        say(f"{task.name}: test, seed {seed}, {steps} steps")
+        say(f"{task.name}: test, seed {seed}, {counted(steps, 'step')}")
         losses = {cell.method: _best(cell.directory) for cell in missing}
         usual = parse(task.usual_loss)
         plain = {name: each.expression for name, each in losses.items() if each.momentum is None}

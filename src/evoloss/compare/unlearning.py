@@ -21,15 +21,21 @@ from evoloss.compare.plan import Budget
 from evoloss.discovery.progress import Progress
 from evoloss.discovery.randomness import Purpose
 from evoloss.errors import NothingTrained, UserError, unknown
+from evoloss.execution.executor import Executor
+from evoloss.execution.staff import Staff
 from evoloss.runs import losses
 from evoloss.store import Store
-from evoloss.store.store import FILE
+from evoloss.store.database import FILE
 from evoloss.unlearn import search as searching
 from evoloss.unlearn.contenders import Contender, names, trials, tuned
 from evoloss.unlearn.evaluate import evaluate, record
 from evoloss.unlearn.finish import found_contender
+from evoloss.unlearn.methods import makers
+from evoloss.unlearn.phase import SEARCHING, TESTING
 from evoloss.unlearn.problem import KIND, Problem
 from evoloss.unlearn.settings import METHODS, UnlearnSettings, unlearn_settings
+from evoloss.unlearn.workers import SHARD, check_workers, executor
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from evoloss.propose.llm import Endpoint
@@ -114,12 +120,18 @@ class UnlearnPlan:
 def run(
     plan: UnlearnPlan, problem: Problem, endpoint: Endpoint | None = None,
     say: Say = lambda line: None, tell: Tell = lambda what, share: None,
+    staff: Staff | None = None,
 ) -> None:  # fmt: skip
     """Completes the comparison; call it again after an interruption and it goes on.
 
     endpoint: of the proposers that ask a language model. say: told what is being done, line by
-    line. Raises UserError where a directory holds other runs.
+    line. staff: who trains, None: this process; whoever it was before.
+    Raises UserError where a directory holds other runs.
     """
+    staff = staff or Staff()
+    check_workers(problem, staff)
+    if staff.elsewhere:
+        plan = replace(plan, settings={"shard": SHARD, **plan.settings})
     forget_only = next(plan.cells()).settings.forget_only
     known = names(problem.data.retain is not None and not forget_only)
     for name in plan.against:
@@ -133,8 +145,8 @@ def run(
         cells = plan.cells_of(seed)
         _check_hand_written(plan, problem, seed)
         for cell in cells:
-            _complete(cell, problem, endpoint, say, tell)
-        _conclude(plan, problem, cells, say, tell)
+            _complete(cell, problem, endpoint, say, tell, staff)
+        _conclude(plan, problem, cells, say, tell, staff)
 
 
 def _notes_once(say: Say) -> Say:
@@ -150,7 +162,7 @@ def _notes_once(say: Say) -> Say:
 
 
 def _complete(
-    cell: Cell, problem: Problem, endpoint: Endpoint | None, say: Say, tell: Tell
+    cell: Cell, problem: Problem, endpoint: Endpoint | None, say: Say, tell: Tell, staff: Staff
 ) -> None:
     """The search of a cell: nothing if it is done, the rest of it, or all of it."""
     name = f"{cell.proposer}, seed {cell.seed}"
@@ -164,7 +176,7 @@ def _complete(
             asked = endpoint if cell.proposer in ("llm", "mixture") else None
             searching.search(
                 problem, out=cell.directory, observer=observe, say=say, endpoint=asked,
-                makers=_makers(asked, say), **vars(cell.settings),
+                makers=makers(asked, say), **vars(staff), **vars(cell.settings),
             )  # fmt: skip
             return
         with Store.open(cell.directory, write=False) as store:
@@ -173,21 +185,12 @@ def _complete(
             asked = endpoint if store.about.get("endpoint") else None
         if not done:
             say(f"{name}, from where it was broken off")
-            makers = _makers(asked, say, records)
             searching.resume(
-                cell.directory, problem=problem, observer=observe, makers=makers, say=say
-            )
+                cell.directory, problem=problem, observer=observe, say=say,
+                makers=makers(asked, say, records), **vars(staff),
+            )  # fmt: skip
     except NothingTrained as error:
         say(f"{name}: {error}")  # which counts as a failure in the table
-
-
-def _makers(endpoint: Endpoint | None, say: Say, records: Sequence[Record] = ()) -> Any:
-    if endpoint is None:
-        return None
-    from evoloss.propose.llm import usage_of
-    from evoloss.unlearn.methods import makers
-
-    return makers(endpoint, say, usage_of(records))
 
 
 def _check(store: Store, cell: Cell, problem: Problem) -> None:
@@ -195,7 +198,7 @@ def _check(store: Store, cell: Cell, problem: Problem) -> None:
         store.about.get("kind") == KIND
         and store.about["task"] == problem.data.name
         and store.task == problem.source
-        and UnlearnSettings.from_json(store.settings) == cell.settings
+        and _comparable(UnlearnSettings.from_json(store.settings)) == _comparable(cell.settings)
     )
     if not same:
         raise UserError(
@@ -204,8 +207,13 @@ def _check(store: Store, cell: Cell, problem: Problem) -> None:
         )
 
 
+def _comparable(settings: UnlearnSettings) -> UnlearnSettings:
+    """The settings without what only says how the work is divided: workers may come and go."""
+    return replace(settings, shard=None)
+
+
 def _conclude(
-    plan: UnlearnPlan, problem: Problem, cells: Sequence[Cell], say: Say, tell: Tell
+    plan: UnlearnPlan, problem: Problem, cells: Sequence[Cell], say: Say, tell: Tell, staff: Staff
 ) -> None:
     """Tunes the hand-written losses of a seed and evaluates whatever has not been."""
     seed = cells[0].seed
@@ -216,19 +224,21 @@ def _conclude(
     if not missing and not untuned:
         return
     with Store.open(cells[0].directory, write=False) as store:
-        bench = searching.reopened(store, problem, say)
-    with bench.sharing.applied():
+        bench = searching.reopened(store, problem, say, staff)
+    with executor(bench, staff, (SEARCHING, TESTING)) as where, bench.sharing.applied():
         new, contenders = {}, []
         for name in untuned:
-            say(f"{name}, seed {seed}: tuning in {plan.trainings(bench.settings)} trainings")
-            new[name], contender = _tuned(plan, bench, name, tell)
+            budget = counted(plan.trainings(bench.settings), "training")
+            say(f"{name}, seed {seed}: tuning in {budget}")
+            new[name], contender = _tuned(plan, bench, name, tell, where)
             if contender is not None:
                 contenders.append(contender)
         for cell in missing:
             contenders.append(_found(cell))
         if contenders:
             say(f"test, seed {seed}: {', '.join(each.label for each in contenders)}")
-            found = record(evaluate(bench, contenders, plan.eval_seeds, partial(tell, "test")))
+            outcome = evaluate(bench, contenders, plan.eval_seeds, partial(tell, "test"), where)
+            found = record(outcome)
             rows = {row["label"]: row for row in found["rows"]}
             for name in new:
                 new[name]["row"] = rows.get(name)
@@ -241,7 +251,7 @@ def _conclude(
 
 
 def _tuned(
-    plan: UnlearnPlan, bench: Bench, name: str, tell: Tell
+    plan: UnlearnPlan, bench: Bench, name: str, tell: Tell, where: Executor
 ) -> tuple[Record, Contender | None]:
     """What is kept of a hand-written loss, and the best of its settings, if any could be trained.
 
@@ -249,13 +259,13 @@ def _tuned(
     """
     begun, budget = time.perf_counter(), plan.trainings(bench.settings)
     try:
-        best, steps = tuned(bench, name, budget, partial(tell, f"tuning {name}"))
+        best, steps = tuned(bench, name, budget, partial(tell, f"tuning {name}"), where)
     except UserError as error:
         bench.say(str(error))
         return {"reason": str(error), "score": None, "steps": 0, "seconds": 0.0}, None
     scores: list[float | None] = []
     for number in range(1, 1 + bench.settings.final_seeds):
-        again = trials(bench, bench.searching, [best], Purpose.FITNESS_BATCHES, number)
+        again = trials(bench, bench.searching, [best], Purpose.FITNESS_BATCHES, number, where)
         (tried,) = again.run(bench.start_of(number))
         scores.append(tried.score)
         steps += tried.steps
@@ -322,7 +332,8 @@ def _file(plan: UnlearnPlan, seed: int) -> Record:
 def _circumstances(plan: UnlearnPlan, problem: Problem, seed: int) -> Record:
     """What the numbers of a file of hand-written losses depend on, as plain data."""
     settings = plan.cells_of(seed)[0].settings
-    own = {name: value for name, value in settings.to_json().items() if name != "method"}
+    own = _comparable(settings).to_json()
+    del own["method"]
     plain = {
         "task": problem.data.name,
         "source": problem.source,

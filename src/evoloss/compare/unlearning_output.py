@@ -14,6 +14,7 @@ from evoloss.compare.output import as_line
 from evoloss.compare.summary import spread
 from evoloss.compare.unlearning_summary import METRICS, UnlearnRow, UnlearnSummary
 from evoloss.unlearn_tables import COLUMNS
+from evoloss.wording import counted
 
 _STYLES = {"better": "green", "worse": "red", "failed": "red"}
 
@@ -23,9 +24,8 @@ def heading(summary: UnlearnSummary) -> str:
     rival = f"; p against {summary.best}, after Holm" if summary.best else ""
     return (
         f"{summary.task}, {summary.model}: {summary.objective} (higher is better), budget "
-        f"{summary.budget} a search, {summary.eval_seeds} adapter"
-        f"{'s' * (summary.eval_seeds != 1)} a loss on the test part, {summary.seeds} seed"
-        f"{'s' * (summary.seeds != 1)}{rival}"
+        f"{summary.budget} a search, {counted(summary.eval_seeds, 'adapter')} a loss on the test "
+        f"part, {counted(summary.seeds, 'seed')}{rival}"
     )
 
 

@@ -20,6 +20,7 @@ from evoloss.discovery.stages import Generation
 from evoloss.errors import NothingTrained
 from evoloss.propose.proposer import Individual, Keep
 from evoloss.store import Store
+from evoloss.wording import counted
 
 
 def known_to_proposers(
@@ -161,7 +162,7 @@ class Run:
         leading = self.archive.leading
         if not leading:
             raise NothingTrained(
-                f"none of {len(self.archive.history)} candidates could be trained "
+                f"none of {counted(len(self.archive.history), 'candidate')} could be trained "
                 f"({_fates(self.archive.fates)}): try more generations, a larger population, "
                 "or a smaller learning rate of the base network"
             )

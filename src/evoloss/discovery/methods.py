@@ -1,6 +1,6 @@
 """The methods of a search: who proposes losses, and what settings go with it.
 
-A method is a proposer and a line in this table (its settings stand in `settings.METHODS`, which
+A method is a proposer and a line in this table (its settings stand in `presets.METHODS`, which
 does not import what it names).
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from evoloss.discovery.settings import METHODS, preset
+from evoloss.discovery.presets import METHODS
+from evoloss.discovery.settings import preset
 from evoloss.discovery.workbench import Workbench
 from evoloss.errors import UserError
 from evoloss.propose.evolution import BestOfN, Evolution, RandomSearch

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
 from evoloss.discovery.loop_settings import LoopSettings
+from evoloss.discovery.presets import METHODS, PRESETS
 from evoloss.errors import UserError, unknown
 
 
@@ -100,46 +101,10 @@ class Settings(LoopSettings):
         return "constants" if self.weights == "constants" else "edges"
 
 
-METHODS: dict[str, dict[str, Any]] = {
-    "evomal": {},
-    "gplfl": {"local_search": "none"},
-    "random": {},
-    "best-of-n": {},
-    "taylorglo": {"local_search": "none", "weights": "constants", "seeded": False,
-                  "rejection": False},
-    # A later generation proposes tuned networks, which are equivalent to what they came from.
-    "ml3": {"weights": "constants", "seeded": False, "rejection": False, "equivalence": False},
-    "zoo": {"local_search": "none", "weights": "constants", "rejection": False},
-    "task-loss": {
-        "population": 1, "generations": 1, "local_search": "none", "rejection": False,
-        "rescale": False,
-    },
-    "tuned-task-loss": {
-        "population": 1, "generations": 1, "local_search": "none", "rejection": False,
-        "tune_momentum": True,
-    },
-}  # fmt: skip
-"""Every method, and what it changes of the defaults; its proposer is in `methods`."""
 WEIGHTS = ("edges", "constants")
 SOLVERS = ("cg", "neumann")
 PRECISIONS = ("float32", "bf16")
 STACKINGS = ("auto", "dense", "vmap", "loop")
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "fast": {},
-    "paper": {
-        "reject_first": False,
-        "equivalence": False,
-        "canonical": False,
-        "racing": False,
-        "seeded": False,
-        "retries": 0,
-        "fitness_seeds": 1,
-        "finalists": 0,
-        "rescale": False,
-    },
-}
-"""What a preset changes of the defaults; `paper` turns every saving off."""
 
 
 def preset(name: str, **changes: Any) -> Settings:

@@ -21,6 +21,7 @@ from evoloss.lang.expr import Expr
 from evoloss.lang.fingerprint import gradient_fingerprint
 from evoloss.lang.types import Output
 from evoloss.propose.proposer import Proposer, Space
+from evoloss.wording import counted
 
 
 class Supervised:
@@ -66,7 +67,9 @@ class Supervised:
 
     def _outcome(self, score: Score, trials: int) -> Outcome:
         metric, steps = self.bench.task.metric, score.steps * trials
-        shown = f"{metric.name} {metric.shown(score.error):.4g} after {score.steps} steps"
+        shown = (
+            f"{metric.name} {metric.shown(score.error):.4g} after {counted(score.steps, 'step')}"
+        )
         if not math.isfinite(score.error):
             return Outcome(Fate.FAILED, None, steps, score.fault or f"validation {shown}")
         if score.finished:

@@ -26,7 +26,8 @@ def resolved(name: str) -> str:
         why = "" if torch.version.cuda else ", and this torch is built without CUDA"
         raise UserError(f"device '{name}': torch finds no GPU{why}: give cpu, or auto")
     if (torch.device(name).index or 0) >= count:
-        raise UserError(f"device '{name}': the last of the {count} GPUs is cuda:{count - 1}")
+        which = "the only GPU" if count == 1 else f"the last of the {count} GPUs"
+        raise UserError(f"device '{name}': {which} is cuda:{count - 1}")
     return name
 
 

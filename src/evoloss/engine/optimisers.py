@@ -6,6 +6,7 @@ over a stack of networks, be differentiated through, and hold no hidden state.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -87,3 +88,18 @@ class Adam:
         scale = (second / (1.0 - self.beta2**step)).sqrt_().add_(self.epsilon)
         stepped = theta - self.lr / (1.0 - self.beta1**step) * first / scale
         return stepped, AdamState(step, first, second)
+
+
+def minimised(
+    raw: Tensor, copies: int, slope: Callable[[Tensor], Tensor], steps: int, lr: float
+) -> Tensor:
+    """Raw predictions (copies, B, C) after `steps` of Adam from raw (B, C), in double precision.
+
+    slope: of what is minimised, in predictions of the result's shape.
+    """
+    adam = Adam(lr)
+    free = raw.double().expand(copies, *raw.shape).clone()
+    state = adam.init(free)
+    for _ in range(steps):
+        free, state = adam.update(free, slope(free), state)
+    return free

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from evoloss.engine.fan import fan
 from evoloss.lang.evaluate import numpy_value
-from evoloss.lang.expr import Call, Const, Expr, Input, inputs_of, walk
+from evoloss.lang.expr import Call, Const, Expr, Input, inputs_of
 from evoloss.lang.network import Network
 from evoloss.lang.ops import ELEMENTWISE
 
@@ -192,8 +192,3 @@ def flatten(expressions: Sequence[Expr], weights: Weights = "edges") -> Programs
         phi=phi,
         weights=np.array([len(each.phi) for each in flat], dtype=np.int64),
     )
-
-
-def fits(expr: Expr) -> bool:
-    """Whether the fused kernels know every operator of an expression."""
-    return all(node.op in OPCODE for node in walk(expr) if isinstance(node, Call))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evoloss.engine import loss_networks
-from evoloss.engine.optimisers import Adam
+from evoloss.engine.optimisers import minimised
 from evoloss.engine.outputs import transform
 from evoloss.lang.evaluate import torch_operator
 from evoloss.lang.expr import Call, Const, Expr, Input
@@ -120,16 +120,15 @@ def minimise(
     lr: float,
 ) -> Tensor:
     """Raw predictions (P, B, C) after `steps` of Adam on each loss, from raw (B, C)."""
-    adam = Adam(lr)
-    free = raw.double().expand(len(population), *raw.shape).clone()
-    state = adam.init(free)
-    for _ in range(steps):
+    y = target.double()
+
+    def slope(free: Tensor) -> Tensor:
         with torch.enable_grad():
             leaf = free.detach().requires_grad_()
-            total = values(population, transform(leaf, output), target.double(), phi).sum()
-            (slope,) = torch.autograd.grad(total, leaf, materialize_grads=True)
-        free, state = adam.update(free, slope, state)
-    return free
+            total = values(population, transform(leaf, output), y, phi).sum()
+            return torch.autograd.grad(total, leaf, materialize_grads=True)[0]
+
+    return minimised(raw, len(population), slope, steps, lr)
 
 
 def _leaves(population: LossPopulation, prediction: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import linecache
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evoloss.engine.optimisers import Adam
+from evoloss.engine.optimisers import minimised
 from evoloss.engine.outputs import push_forward, transform
 from evoloss.engine.program import ENTRY, FIRST_OPCODE, SECTOR, Programs
 from evoloss.engine.triton_source import source
@@ -133,13 +133,9 @@ def minimise(
     lr: float,
 ) -> Tensor:
     """Raw predictions (P, B, C) after `steps` of Adam on each loss, from raw (B, C)."""
-    adam = Adam(lr)
-    free = raw.double().expand(len(programs), *raw.shape).clone()
-    state = adam.init(free)
-    for _ in range(steps):
-        slope = gradient(programs, free, target.double(), phi, output)
-        free, state = adam.update(free, slope, state)
-    return free
+    y = target.double()
+    slope = partial(gradient, programs, target=y, phi=phi, output=output)
+    return minimised(raw, len(programs), slope, steps, lr)
 
 
 class _Made:

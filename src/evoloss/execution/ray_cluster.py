@@ -20,6 +20,7 @@ from evoloss.errors import UserError
 from evoloss.execution.crew import Crew, Death, Limits, Slow
 from evoloss.execution.executor import Plain, Recipe, Workplace
 from evoloss.execution.workplace import answer, reply, unheard, workplace
+from evoloss.wording import counted
 
 LOCAL = "local"
 _AT_ONCE = 1_000
@@ -104,8 +105,8 @@ class RayCluster(Crew):
         if gpus > there:
             self.close()
             raise UserError(
-                f"{gpus:g} GPUs per shard, but Ray sees {there:g} on this machine: ask for fewer, "
-                "or give the address of a cluster that has them"
+                f"{counted(gpus, 'GPU per shard', 'GPUs per shard')}, but Ray sees {there:g} on "
+                "this machine: ask for fewer, or give the address of a cluster that has them"
             )
 
     def _submitted(self, job: Mapping[str, Plain], seconds: float) -> Any:

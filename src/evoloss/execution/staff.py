@@ -11,6 +11,7 @@ from evoloss.execution.crew import SECONDS, Crew, Limits
 from evoloss.execution.executor import Executor, Recipe, Workplace
 from evoloss.execution.in_process import InProcess
 from evoloss.execution.pool import Pool
+from evoloss.wording import counted
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,11 @@ class Staff:
             raise UserError(f"{self.workers} workers: give at least 1, or leave them out")
         gpus = self.gpus_per_shard
         if gpus and self.ray is None:
-            raise UserError(f"{gpus:g} GPUs per shard are asked of Ray: add --ray, or leave it out")
+            asked = counted(gpus, "GPU per shard is asked", "GPUs per shard are asked")
+            raise UserError(f"{asked} of Ray: add --ray, or leave it out")
         if not (0 <= gpus <= 1 or (gpus > 1 and gpus == int(gpus))):
-            raise UserError(f"{gpus:g} GPUs per shard: give a part of one, or a whole number")
+            asked = counted(gpus, "GPU per shard", "GPUs per shard")
+            raise UserError(f"{asked}: give a part of one, or a whole number")
 
     @property
     def elsewhere(self) -> bool:

@@ -10,6 +10,7 @@ from evoloss.errors import LossError
 from evoloss.lang.network import INPUTS, WEIGHTS, Network
 from evoloss.lang.ops import BATCH_KINDS, OPERATORS, Kind, Operator
 from evoloss.lang.types import SUPERVISED, Signature, Type
+from evoloss.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Call:
     def __post_init__(self) -> None:
         arity = OPERATORS[self.op].arity
         if len(self.args) != arity:
-            raise LossError(f"{self.op} takes {arity} operand(s), not {len(self.args)}")
+            raise LossError(f"{self.op} takes {counted(arity, 'operand')}, not {len(self.args)}")
 
 
 Expr = Input | Const | Network | Call

@@ -14,6 +14,7 @@ from evoloss.lang.expr import Call, Const, Expr, Input, check, children
 from evoloss.lang.network import INPUTS, NAME, Network
 from evoloss.lang.ops import OPERATORS
 from evoloss.lang.types import SUPERVISED, Signature
+from evoloss.wording import counted
 
 _TOKEN = re.compile(
     r"\s*(?:(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)|([A-Za-z_]\w*)"
@@ -157,7 +158,9 @@ class _Reader:
             args.append(self.level(0))
         self.take(")")
         if len(args) != row.arity:
-            raise self.error(f"{row.name} takes {row.arity} operand(s), found {len(args)}", token)
+            raise self.error(
+                f"{row.name} takes {counted(row.arity, 'operand')}, found {len(args)}", token
+            )
         return Call(row.name, tuple(args))
 
     def network(self) -> Network:

@@ -13,6 +13,7 @@ from evoloss.report.fates import label as fate_label
 from evoloss.report.palette import INK, series
 from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import KIND, Group, Run
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +36,9 @@ def picture(groups: Sequence[Group]) -> Picture:
     runs = [run for group in groups for run in group.runs]
     total = sum(sum(run.budget.seconds.values()) for run in runs)
     caption = (
-        f"{sum(run.budget.candidates for run in runs):,} candidates took {_span(total)} and "
-        f"{sum(run.budget.steps for run in runs):,} gradient steps of {_what(runs[0])}: wall time "
+        f"{counted(sum(run.budget.candidates for run in runs), 'candidate')} took "
+        f"{_span(total)} and {counted(sum(run.budget.steps for run in runs), 'gradient step')} of "
+        f"{_what(runs[0])}: wall time "
         "by stage, and steps by what became of the candidate they were spent on"
         + (" (mean over the runs of a method)." if len(runs) > len(groups) else ".")
     )

@@ -22,6 +22,7 @@ from evoloss.report.curves import COLOURS, DASHES, LABELS
 from evoloss.report.measurements import Measurements
 from evoloss.report.palette import MUTED
 from evoloss.report.picture import Panel, Table
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,12 +53,13 @@ def study(measured: Measurements) -> Study:
     pooled = [_pooled(measured, index) for index in range(len(measured.losses))]
     bins = [reliability(*each) for each in pooled]
     errors = [calibration_error(*each) for each in pooled]
+    plan = measured.plan
+    setting = f"{counted(plan.seeds, 'seed')} pooled, {counted(plan.steps, 'step')}"
     caption = (
         f"Confidence: the found loss is lowest {_words(aims[0], classes)}, the usual one "
-        f"{_words(aims[1], classes)}; on validation data ({measured.plan.seeds} seeds pooled, "
-        f"{measured.plan.steps} steps) the expected calibration error is {errors[0]:.3g} with the "
-        f"found loss and {errors[1]:.3g} with the usual one (mean confidence "
-        f"{pooled[0][0].mean():.3f} and {pooled[1][0].mean():.3f})."
+        f"{_words(aims[1], classes)}; on validation data ({setting}) the expected calibration "
+        f"error is {errors[0]:.3g} with the found loss and {errors[1]:.3g} with the usual one "
+        f"(mean confidence {pooled[0][0].mean():.3f} and {pooled[1][0].mean():.3f})."
     )
     panels = (
         Panel("Confidence the loss asks for", partial(_draw_sought, values, aims, guess), 2),

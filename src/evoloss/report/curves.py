@@ -12,6 +12,7 @@ from evoloss.report.limits import limits
 from evoloss.report.measurements import Measurements
 from evoloss.report.palette import FOUND, INK, MUTED, USUAL
 from evoloss.report.picture import Panel, Picture, Table
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,8 +57,8 @@ def setting(measured: Measurements) -> str:
     plan = measured.plan
     episodes = f" × {measured.episodes} episodes" if measured.episodes > 1 else ""
     cut = f" (of {plan.full}: this network is slow to train)" if plan.steps < plan.full else ""
-    seeds = f"{plan.seeds} seed{'s' * (plan.seeds > 1)}"
-    return f"{seeds}{episodes}, {plan.steps} steps{cut}, initialisations and minibatches"
+    seeds, steps = counted(plan.seeds, "seed"), counted(plan.steps, "step")
+    return f"{seeds}{episodes}, {steps}{cut}, initialisations and minibatches"
 
 
 def _draw(steps: NDArray[np.int64], shown: Array, name: str, axes: Axes) -> None:

@@ -16,6 +16,7 @@ from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import Group, Run
 from evoloss.report.stretches import ends, length
 from evoloss.store.entry import Entry
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,9 +67,9 @@ def _caption(groups: Sequence[Group]) -> str:
     step = length(max(run.generations for group in groups for run in group.runs))
     mean += f"; each bar is the mean of {step} generations" if step > 1 else ""
     return (
-        f"Of {len(candidates):,} candidates {trained:,} had to be trained; the others took over a "
-        "known result (duplicates, equal gradients) or were dropped by the rejection test before "
-        f"or after tuning{mean}."
+        f"Of {counted(len(candidates), 'candidate')} {trained:,} had to be trained; the others "
+        "took over a known result (duplicates, equal gradients) or were dropped by the rejection "
+        f"test before or after tuning{mean}."
     )
 
 

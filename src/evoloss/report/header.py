@@ -14,6 +14,7 @@ from evoloss.report.runs import KIND, Group, Run, subject
 from evoloss.tables import Measure
 from evoloss.tables import verdict as against_usual
 from evoloss.unlearn_tables import verdict
+from evoloss.wording import counted
 
 
 def header(groups: Sequence[Group]) -> tuple[str, str]:
@@ -22,7 +23,7 @@ def header(groups: Sequence[Group]) -> tuple[str, str]:
     best, about = subject(runs), runs[0].about
     title = f"Losses for {about['task']}"
     what, shown = ("model", "7 and 9") if runs[0].kind == KIND else ("network", "7 to 9")
-    words = f"{what} {about['network']} · {_count(len(runs), 'run')} · {_seeds(runs)}"
+    words = f"{what} {about['network']} · {counted(len(runs), 'run')} · {_seeds(runs)}"
     parts = [f"<h1>{html.escape(title)}</h1>", f'<div class="facts">{html.escape(words)}</div>']
     unfinished = [run for run in runs if not run.finished]
     if unfinished:
@@ -41,10 +42,6 @@ def header(groups: Sequence[Group]) -> tuple[str, str]:
     if len(groups) > 1:
         parts.append(_methods(groups))
     return title, "\n".join(parts)
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number:,} {name}{'s' * (number != 1)}"
 
 
 def _seeds(runs: Sequence[Run]) -> str:
@@ -82,9 +79,8 @@ def _worth(run: Run) -> str:
     mine, usual = (_scores(row) for row in record["rows"][:2])
     measure = Measure(record["metric"], record["higher_is_better"])
     compared = compare(mine, usual, higher_is_better=measure.higher_is_better)
-    text = (
-        f"{against_usual(compared, measure, record['rows'][0]['label'])} {record['steps']} steps."
-    )
+    sentence = against_usual(compared, measure, record["rows"][0]["label"])
+    text = f"{sentence} {counted(record['steps'], 'step')}."
     return f'<div class="facts">{html.escape(text)}</div>'
 
 

@@ -25,6 +25,7 @@ from evoloss.report.measurements import Measurements
 from evoloss.report.palette import FOUND, INK, MUTED
 from evoloss.report.picture import Panel, Picture, Table
 from evoloss.tasks.task import Data
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +82,7 @@ def picture(measured: Measurements) -> Picture:
     caption = (
         "The usual loss on training data over a filter-normalised random plane through the trained "
         f"weights (the dot; same levels in both), and its mean rise with the distance from them "
-        f"({seeds} seed{'s' * (seeds > 1)}, {measured.plan.steps} steps): at half the filters’ "
+        f"({counted(seeds, 'seed')}, {counted(measured.plan.steps, 'step')}): at half the filters’ "
         f"norm it is {flat[0]:.3g} around the found loss’s weights and {flat[1]:.3g} around the "
         f"usual one’s; the found minimum is the flatter one in {flatter} of {seeds}."
     )

@@ -14,6 +14,7 @@ from evoloss.report.palette import LIGHT, MUTED, variable
 from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import Run, bare
 from evoloss.store.entry import Entry
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,7 +128,7 @@ def _items(run: Run, line: Sequence[Step]) -> str:
     """The steps of the main line, youngest first; of a long one not those in the middle."""
     if len(line) <= _FIRST + _LATEST:
         return "".join(_item(run, each) for each in line)
-    between = f"<li>{len(line) - _FIRST - _LATEST:,} steps</li>"
+    between = f"<li>{counted(len(line) - _FIRST - _LATEST, 'step')}</li>"
     latest, first = line[:_LATEST], line[-_FIRST:]
     return "".join([*(_item(run, each) for each in latest), between,
                     *(_item(run, each) for each in first)])  # fmt: skip
@@ -141,7 +142,7 @@ def _item(run: Run, step: Step) -> str:
         else html.escape(run.original(candidate).fate.value)
     )
     other = f" with #{step.parents[1]}" if len(step.parents) > 1 else ""
-    training = "" if candidate.epochs is None else f" · {candidate.epochs} epochs"
+    training = "" if candidate.epochs is None else f" · {counted(candidate.epochs, 'epoch')}"
     training += "" if candidate.rate == 1.0 else f" · rate × {candidate.rate:.2g}"
     colour = variable(_colour(candidate.operator))
     return (

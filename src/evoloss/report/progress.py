@@ -16,6 +16,7 @@ from evoloss.report.palette import FOUND, MUTED, USUAL, series
 from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import KIND, Group, Run, bare
 from evoloss.report.stretches import ends, length
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,9 +80,9 @@ def _one(run: Run) -> Picture:
 
 def _steps(run: Run) -> str:
     if run.kind == KIND:
-        return f"at most {run.settings['epochs']} epochs"
+        return f"at most {counted(run.settings['epochs'], 'epoch')}"
     steps = run.settings.get("fitness_steps")
-    return f"{steps} steps" if steps else "the task’s own number of steps"
+    return counted(steps, "step") if steps else "the task’s own number of steps"
 
 
 def _usual(run: Run) -> tuple[float | None, str]:

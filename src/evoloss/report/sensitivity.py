@@ -14,6 +14,7 @@ from evoloss.report.limits import limits
 from evoloss.report.measurements import Measurements
 from evoloss.report.palette import FOUND, INK, MUTED
 from evoloss.report.picture import Panel, Picture, Table
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,11 +37,11 @@ def picture(measured: Measurements) -> Picture:
         for label, own in zip(LABELS, by_loss, strict=True)
         for seed, score in enumerate(own)
     ]
-    seeds = f"{plan.sweep_seeds} seed{'s' * (plan.sweep_seeds > 1)}"
+    seeds = counted(plan.sweep_seeds, "seed")
     gap = "; where a line breaks off, a training ended in NaN" if np.isnan(shown).any() else ""
     caption = (
-        f"Validation {task.metric.name} after {plan.steps} steps over the learning rate: mean and "
-        f"range of {seeds}, the dotted line is the task’s own rate{gap}."
+        f"Validation {task.metric.name} after {counted(plan.steps, 'step')} over the learning "
+        f"rate: mean and range of {seeds}, the dotted line is the task’s own rate{gap}."
     )
     own = task.training.lr
     panels = [Panel("Learning rate", partial(_draw, rates, shown, own, name), 2)]

@@ -13,6 +13,7 @@ from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import Run, bare, ranked
 from evoloss.report.stretches import thinned
 from evoloss.store.entry import Entry
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +47,7 @@ def picture(run: Run | None) -> Picture:
     caption = (
         "Balance (of what is forgotten and what is kept, on the search part of the data) over the "
         "training steps of an adapter, measured where the worse half drops out and at the end; 0 "
-        f"before the first step. {len(curves)} candidates, {out} of them raced out."
+        f"before the first step. {counted(len(curves), 'candidate')}, {out} of them raced out."
     )
     panels = (
         Panel(f"The best {len(best)}", partial(_draw, curves, best, FOUND, "best"), legend=2),

@@ -14,6 +14,7 @@ from evoloss import unlearn_tables
 from evoloss.report.palette import FOUND, MUTED, SERIES, USUAL
 from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import Run
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ def picture(run: Run | None) -> Picture:
     seeds = max(len(row["values"]) for row in record["rows"])
     caption = (
         f"{unlearn_tables.verdict(record).plain} Every loss is trained on the whole forget set, "
-        f"{seeds} new adapter{'s' * (seeds != 1)} each, and measured on the test part of the data: "
+        f"{counted(seeds, 'new adapter')} each, and measured on the test part of the data: "
         "points are adapters, the bar is their mean. Hand-written losses were tuned on the search "
         "part first."
     )

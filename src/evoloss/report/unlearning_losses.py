@@ -22,6 +22,7 @@ from evoloss.report.mathematics import BATCH_SYMBOLS, formula
 from evoloss.report.palette import MUTED, SERIES, USUAL, series
 from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import Group, Run, labelled
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,7 +161,7 @@ def _entry(label: str, run: Run) -> str:
         f"complexity {best.complexity}",
     ]
     if best.candidate.epochs is not None:
-        words.append(f"{best.candidate.epochs} epochs")
+        words.append(counted(best.candidate.epochs, "epoch"))
     if best.lr is not None:
         words.append(f"learning rate {best.lr:.2g}")
     title = html.escape(", ".join(words))

@@ -24,6 +24,7 @@ from evoloss.tasks.splits import (
 )
 from evoloss.tasks.targets import Target, read_target
 from evoloss.tasks.task import Metric, NetworkFactory, Task, Training
+from evoloss.wording import counted
 
 Pairs = Dataset[Any] | tuple[Any, Any]
 """A torch dataset of (x, y), or a tuple of arrays or tensors (all x, all y)."""
@@ -101,7 +102,7 @@ def _joined(targets: list[Array]) -> Array:
 def _target(values: Array, kind: Kind, name: str) -> Target:
     what = f"target of '{name}'"
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise UserError(f"{what} has {(~np.isfinite(values)).sum()} missing or infinite values")
+        raise UserError(f"{what} has {_not_finite(values)}")
     if values.ndim > 2:
         raise UserError(f"{what} has the shape {values.shape}: it wants (N,) or (N, C)")
     if kind == "regression" or values.ndim == 1:
@@ -111,14 +112,16 @@ def _target(values: Array, kind: Kind, name: str) -> Target:
     return Target(values.astype(np.float64), kind)
 
 
+def _not_finite(values: Array) -> str:
+    return counted(int(np.count_nonzero(~np.isfinite(values))), "missing or infinite value")
+
+
 def _inputs(x: Array, network: str | NetworkFactory, name: str) -> Array:
     """float32, but int64 is left for networks that may read it as numbers of characters."""
     if x.dtype.kind not in "biuf":
         raise UserError(f"inputs of '{name}' are {x.dtype}: networks take numbers")
     if x.dtype.kind == "f" and not np.isfinite(x).all():
-        raise UserError(
-            f"inputs of '{name}' have {(~np.isfinite(x)).sum()} missing or infinite values"
-        )
+        raise UserError(f"inputs of '{name}' have {_not_finite(x)}")
     kept = x.dtype == np.int64 and not takes_numbers(network)
     return x if kept else x.astype(np.float32)
 

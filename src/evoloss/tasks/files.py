@@ -31,6 +31,7 @@ from evoloss.tasks.splits import (
 )
 from evoloss.tasks.targets import Target, read_target, usual_kind
 from evoloss.tasks.task import Task
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +117,11 @@ def _without_missing(
     if not bad.any():
         return frame, []
     _check_row_count(path, int((~bad).sum()), int(bad.sum()))
-    return frame[~bad], [f"{bad.sum()} rows with missing or infinite values dropped"]
+    return frame[~bad], [_dropped(int(bad.sum()))]
+
+
+def _dropped(count: int) -> str:
+    return f"{counted(count, 'row')} with missing or infinite values dropped"
 
 
 def _numbers(values: pd.Series[Any]) -> Array | None:
@@ -131,17 +136,20 @@ def _complaint(what: str, fault: str, bad: Array) -> str:
     numbers = np.flatnonzero(bad) + 1
     shown = ", ".join(str(number) for number in numbers[:_SHOWN_ROWS])
     more = ", …" if len(numbers) > _SHOWN_ROWS else ""
-    values, row = ("values", "rows") if len(numbers) > 1 else ("value", "row")
+    row = "row" if len(numbers) == 1 else "rows"
     return (
-        f"{what} has {len(numbers)} {fault} {values} ({row} {shown}{more}): "
+        f"{what} has {counted(len(numbers), f'{fault} value')} ({row} {shown}{more}): "
         "drop them with --drop-missing, or fill them"
     )
 
 
 def _check_row_count(path: Path, count: int, dropped: int) -> None:
     if count < LEAST_ROWS:
-        after = f" after {dropped} with missing values were dropped" if dropped else ""
-        raise UserError(f"'{path}' has {count} rows{after}: a task needs at least {LEAST_ROWS}")
+        lacking = counted(dropped, "with missing values was", "with missing values were")
+        after = f" after {lacking} dropped" if dropped else ""
+        raise UserError(
+            f"'{path}' has {counted(count, 'row')}{after}: a task needs at least {LEAST_ROWS}"
+        )
 
 
 def _features(frame: pd.DataFrame) -> tuple[Array, list[str]]:
@@ -173,7 +181,7 @@ def _one_hot_column(name: str, texts: Array) -> tuple[Array, str]:
             "remove the column, or write it as numbers"
         )
     shown = ", ".join(categories)
-    note = f"text column '{name}' encoded as {len(categories)} one-hot columns ({shown})"
+    note = f"text column '{name}' encoded as {counted(len(categories), 'one-hot column')} ({shown})"
     return (texts[:, None] == categories).astype(np.float64), note
 
 
@@ -228,8 +236,7 @@ def _clean_pieces(
     if len(shapes) > 1:
         raise UserError(f"'{path}': training and test arrays differ in shape: {sorted(shapes)}")
     _check_row_count(path, sum(len(x) for x, _ in cleaned), dropped)
-    notes = [f"{dropped} rows with missing or infinite values dropped"] if dropped else []
-    return cleaned, notes
+    return cleaned, [_dropped(dropped)] if dropped else []
 
 
 def _shaped(path: Path, x: Array, y: Array) -> tuple[Array, Array]:

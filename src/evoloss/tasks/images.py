@@ -36,6 +36,7 @@ from evoloss.tasks.splits import (
     standardise,
 )
 from evoloss.tasks.task import Task, Training
+from evoloss.wording import counted
 
 PAPER = Training()
 PLAIN = Training(momentum=0.0, nesterov=False, weight_decay=0.0, rejection_steps=100)
@@ -170,7 +171,13 @@ def load_images(known: ImageSet, options: Options) -> Task:
         f"read from {images.origin}; {len(validation):,} of the training images are for validation"
     ]
     if leaked.any():
-        notes.append(f"{leaked.sum()} training images that are in the test set too were left out")
+        notes.append(
+            counted(
+                leaked.sum(),
+                "training image that is in the test set too was left out",
+                "training images that are in the test set too were left out",
+            )
+        )
     return compose(
         known.name,
         as_splits(parts, known.classes),

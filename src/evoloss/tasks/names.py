@@ -20,6 +20,7 @@ from evoloss.tasks.options import Options
 from evoloss.tasks.plugin import describe
 from evoloss.tasks.splits import Array, Rows, as_splits, three_parts
 from evoloss.tasks.task import Task
+from evoloss.wording import counted
 
 ALPHABET = string.ascii_lowercase + " '-"
 """Character number i + 1 is ALPHABET[i]; 0 is padding."""
@@ -38,9 +39,11 @@ def names(options: Options) -> Task:
     parts = three_parts(rows, options.seed, f"'{folder}'", keys=texts)
     several = sum(count > 1 for count in Counter(texts).values())
     notes = (
-        f"{len(listed):,} names read, {len(listed) - len(unique):,} repetitions left out; "
+        f"{counted(len(listed), 'name')} read, "
+        f"{counted(len(listed) - len(unique), 'repetition')} left out; "
         "lower case, accents dropped",
-        f"{several} names stand under more than one nationality: no classifier gets them all right",
+        counted(several, "name stands", "names stand")
+        + " under more than one nationality: no classifier gets them all right",
     )
     return compose(
         "names",

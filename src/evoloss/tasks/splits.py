@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from evoloss.errors import UserError
 from evoloss.tasks.task import Data, Splits
+from evoloss.wording import counted
 
 Array = NDArray[Any]
 FOLDS = 5  # 60 % training, 20 % validation, 20 % test
@@ -128,7 +129,8 @@ def _check_enough(rows: Rows, representatives: Array, count: int, what: str) -> 
     if len(representatives) < LEAST_ROWS:
         distinct = "" if len(representatives) == len(rows) else "distinct "
         raise UserError(
-            f"{what} has {len(representatives)} {distinct}rows: a task needs at least {LEAST_ROWS}"
+            f"{what} has {counted(len(representatives), f'{distinct}row')}: a task needs at least "
+            f"{LEAST_ROWS}"
         )
     if rows.classes is None:
         return
@@ -137,8 +139,8 @@ def _check_enough(rows: Rows, representatives: Array, count: int, what: str) -> 
         if found < count:
             name = rows.class_names[number] if rows.class_names else number
             raise UserError(
-                f"class '{name}' of {what} has {found} distinct rows: every class needs at least "
-                f"{count}, to be in training, validation and test data"
+                f"class '{name}' of {what} has {counted(found, 'distinct row')}: every class needs "
+                f"at least {count}, to be in training, validation and test data"
             )
 
 
@@ -156,14 +158,17 @@ def check_given(parts: Parts, what: str) -> None:
     named = {"training": parts.train, "validation": parts.validation, "test": parts.test}
     for name, rows in named.items():
         if len(rows) < 2:
-            raise UserError(f"{what} has {len(rows)} {name} rows: every part needs at least 2")
+            raise UserError(
+                f"{what} has {counted(len(rows), f'{name} row')}: every part needs at least 2"
+            )
     keys = {name: row_keys(rows.x, rows.y) for name, rows in named.items()}
     for first, second in combinations(keys, 2):
         known = set(keys[second])
         count = sum(key in known for key in keys[first])
         if count:
             raise UserError(
-                f"{what}: {count} {first} rows occur in the {second} data too: remove them, "
+                f"{what}: {counted(count, f'{first} row occurs', f'{first} rows occur')} in the "
+                f"{second} data too: remove what is there twice, "
                 "a test on rows that were seen in training proves nothing"
             )
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from evoloss.errors import ShapeError, UserError
 from evoloss.lang.types import Output
+from evoloss.wording import counted
 
 NetworkFactory = Callable[[], nn.Module]
 
@@ -25,7 +26,8 @@ class Data:
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
-            raise ShapeError(f"{len(self.x)} inputs but {len(self.y)} targets: give one for each")
+            inputs, targets = counted(len(self.x), "input"), counted(len(self.y), "target")
+            raise ShapeError(f"{inputs} but {targets}: give one for each")
 
     def __len__(self) -> int:
         return len(self.x)

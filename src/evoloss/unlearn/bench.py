@@ -34,6 +34,7 @@ from evoloss.unlearn.recipes import Measured
 from evoloss.unlearn.settings import UnlearnSettings
 from evoloss.unlearn.tokens import Encoded, padded
 from evoloss.unlearn.trainer import Progress, begin
+from evoloss.wording import counted
 
 MOST_TOGETHER = 16
 LEAST_TO_DIVIDE = 8
@@ -139,7 +140,7 @@ class Bench:
 
         def fewer(count: int) -> None:
             self.sharing = replace(self.sharing, together=count)
-            self.say(f"out of memory: {count} adapters at a time from here on")
+            self.say(f"out of memory: {counted(count, 'adapter')} at a time from here on")
 
         try:
             return in_parts(chosen, self.sharing.together, work, out_of_memory, fewer)

@@ -24,6 +24,7 @@ from evoloss.unlearn.phase import Phase
 from evoloss.unlearn.plain import Entry
 from evoloss.unlearn.rivals import RIVALS
 from evoloss.unlearn.trials import Tick, Trials, Tried
+from evoloss.wording import counted
 
 WIDEST_RATE, WIDEST_CONSTANT = 4.0, 4.0
 """Rates and constants are drawn, in their logarithms, up to so many times their default."""
@@ -104,7 +105,9 @@ def tuned(
     steps = sum(each.steps for each in done)
     able = [at for at, tried in enumerate(done) if tried.measured is not None]
     if not able:
-        raise UserError(f"'{name}' broke down in all of {budget} trainings: {_reason(done)}")
+        raise UserError(
+            f"'{name}' broke down in all of {counted(budget, 'training')}: {_reason(done)}"
+        )
     best = min(able, key=lambda at: (-(done[at].score or 0.0), at))
     return group[best], steps
 

@@ -15,6 +15,7 @@ from evoloss.unlearn.metrics.table import MetricError
 from evoloss.unlearn.prepared import Asked, Prepared
 from evoloss.unlearn.recipes import Evidence, Measured, Recipes, recipes, utility_parts
 from evoloss.unlearn.tokens import Encoder
+from evoloss.wording import counted
 
 # A model that knows no end of an answer goes on with questions of its own; as OpenUnlearning.
 _NEXT_QUESTION = ("\n\n", "\nQuestion", "Question:")
@@ -103,7 +104,8 @@ def _measured(each: Recipes, evidence: Evidence) -> Measured | Failed:
     bad = sum(not np.isfinite(one.log_probs).all() for one in told.values())
     if bad:
         return Failed(
-            f"{bad} of {len(told)} answers have no finite log-probability: the model is destroyed"
+            f"{bad} of {counted(len(told), 'answer')} {'has' if bad == 1 else 'have'} no finite "
+            "log-probability: the model is destroyed"
         )
     try:
         for name, recipe in each.items():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from evoloss.errors import UserError
 from evoloss.lang import zoo
@@ -13,7 +13,7 @@ from evoloss.propose.proposer import Member, Proposer, Space
 from evoloss.propose.unlearning import UnlearningEvolution, UnlearningRandom, UnlearningZoo
 
 if TYPE_CHECKING:
-    from evoloss.propose.llm import Endpoint, Usage
+    from evoloss.propose.llm import Endpoint
 
 Makers = Mapping[str, Callable[[Space], Proposer]]
 """By the method's name: what makes a proposer that needs more than the space."""
@@ -28,13 +28,22 @@ def known_losses(retain: bool) -> dict[str, Expr]:
     return {name: loss for name, loss in every.items() if inputs_of(loss) <= given}
 
 
-def makers(endpoint: Endpoint, say: Callable[[str], None], spent: Usage | None = None) -> Makers:
+def makers(
+    endpoint: Endpoint | None,
+    say: Callable[[str], None],
+    records: Iterable[Mapping[str, Any]] = (),
+) -> Makers:
     """The proposers that ask a language model; what it leaves open is bred instead.
 
-    spent: what a search that is resumed has used already.
+    endpoint: None makes none of them. records: what a search that is resumed has kept, which tell
+    how much of a budget of tokens is spent.
     """
-    from evoloss.propose.llm import LLMProposer
+    if endpoint is None:
+        return {}
+    from evoloss.propose.llm import LLMProposer, usage_of
     from evoloss.propose.mixture import Mixture
+
+    spent = usage_of(records)
 
     def alone(space: Space) -> Proposer:
         return LLMProposer(space, endpoint, say, fallback=UnlearningEvolution(space), spent=spent)

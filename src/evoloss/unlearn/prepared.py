@@ -16,6 +16,7 @@ from evoloss.errors import UserError
 from evoloss.unlearn.data.example import Choice, DataSet, Example, UnlearningData
 from evoloss.unlearn.data.examples import some_rows
 from evoloss.unlearn.tokens import Encoded, Encoder, Ids
+from evoloss.wording import counted
 
 VERBATIM = 128
 """Most tokens of a text's beginning and of its continuation, in VerbMem."""
@@ -221,8 +222,8 @@ def _questions(
         else:
             long.append(each.row)
     note = (
-        f"'{data.name}': left out {len(long)} of {len(data)} questions with more than {context} "
-        f"tokens ({some_rows(long)})"
+        f"'{data.name}': left out {len(long)} of {counted(len(data), 'question')} with more than "
+        f"{context} tokens ({some_rows(long)})"
     )
     return tuple(found), [note] if long else []
 

@@ -10,6 +10,7 @@ from evoloss.errors import UserError
 from evoloss.unlearn.data.benchmarks import load as load_benchmark
 from evoloss.unlearn.data.example import DataSet, Example, UnlearningData
 from evoloss.unlearn.data.sets import from_files
+from evoloss.wording import counted
 
 KIND = "unlearning"
 """What a store's description of its task has under `kind`."""
@@ -70,7 +71,9 @@ def _some(rows: DataSet[Example], count: int | None) -> DataSet[Example]:
     if count is None or count >= len(rows):
         return rows
     if count < 2:
-        raise UserError(f"{count} rows of '{rows.name}': to keep some for the test it takes 2")
+        raise UserError(
+            f"{counted(count, 'row')} of '{rows.name}': to keep some for the test it takes 2"
+        )
     chosen = tuple(rows.rows[place * len(rows) // count] for place in range(count))
     note = f"'{rows.name}': {count} of {len(rows)} rows, evenly spaced"
     return replace(rows, rows=chosen, notes=(*rows.notes, note))

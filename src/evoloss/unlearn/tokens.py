@@ -20,6 +20,7 @@ from evoloss.errors import UserError
 from evoloss.unlearn.data.example import DataSet, Example
 from evoloss.unlearn.data.examples import some_rows
 from evoloss.unlearn.log_probs import Sequences
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -132,11 +133,13 @@ class Encoder:
                 long[example.row] = len(row.ids)
         if long:
             raise UserError(
-                f"'{data.name}': {len(long)} of {len(data)} prompts with their answers do not fit "
-                f"into {context} tokens ({some_rows(list(long))}; the longest has "
+                f"'{data.name}': {len(long)} of {counted(len(data), 'prompt')} with the answer "
+                f"{'does' if len(long) == 1 else 'do'} not fit into {context} tokens "
+                f"({some_rows(list(long))}; the longest has "
                 f"{max(long.values())}): shorten or drop them, or choose a longer context"
             )
-        note = f"'{data.name}': cut {len(cut)} texts into pieces of at most {context} tokens"
+        texts = counted(len(cut), "text")
+        note = f"'{data.name}': cut {texts} into pieces of at most {context} tokens"
         return EncodedSet(tuple(rows), (f"{note} ({some_rows(cut)})",) if cut else ())
 
     def text(self, ids: Ids) -> str:

@@ -24,6 +24,7 @@ from evoloss.unlearn.plain import Entry, measured_of, plain_progress, weights_of
 from evoloss.unlearn.recipes import Measured
 from evoloss.unlearn.trainer import Progress
 from evoloss.unlearn.trainings import Group, Trainings
+from evoloss.wording import counted
 
 RUNG = 0.75
 """At this share of the longest schedule, the worse half of those still in training drops out."""
@@ -159,7 +160,7 @@ def _raced_out(under_way: Mapping[int, Plain], curves: Mapping[int, Curve]) -> d
     out: dict[int, Tried] = {}
     for each in order[math.ceil(len(order) / 2) :]:
         step, balance = points[each]
-        why = f"balance {balance:.3g} after {step} steps is in the worse half"
+        why = f"balance {balance:.3g} after {counted(step, 'step')} is in the worse half"
         parts = {part: under_way[each]["values"][part] for part in PARTS}
         out[each] = Tried(None, balance, step, why, True, curves[each], parts)
     return out

@@ -25,6 +25,7 @@ from evoloss.lang.reader.values import (
     items_of,
     short,
 )
+from evoloss.wording import counted
 
 Body = Callable[[Function, Scope], Value]
 """Runs the body of a function in the scope of its arguments."""
@@ -213,9 +214,8 @@ class Evaluator:
             raise Refusal("an assignment into a tensor, a list or an object", target.lineno)
         values = items_of(value)
         if len(values) != len(target.elts):
-            raise Refusal(
-                f"{len(target.elts)} names for {len(values)} values to unpack", target.lineno
-            )
+            names, given = counted(len(target.elts), "name"), counted(len(values), "value")
+            raise Refusal(f"{names} for {given} to unpack", target.lineno)
         for each, part in zip(target.elts, values, strict=True):
             self.bind(each, part, scope)
 
@@ -292,7 +292,9 @@ def _arguments(
     if parameters.kwarg:
         found[parameters.kwarg.arg] = Unusable("a dictionary is not read")
     if len(arguments) > len(positional):
-        raise Refusal(f"{function.name} takes {len(positional)} arguments, not {len(arguments)}")
+        raise Refusal(
+            f"{function.name} takes {counted(len(positional), 'argument')}, not {len(arguments)}"
+        )
     given = dict(zip(positional, arguments, strict=False))
     for name, value in keywords.items():
         if name in given or name not in (*positional, *by_keyword):

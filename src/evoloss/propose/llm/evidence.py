@@ -14,6 +14,7 @@ from evoloss.lang.text import to_text
 from evoloss.lang.types import Signature
 from evoloss.propose.llm.stream import short
 from evoloss.propose.proposer import Individual
+from evoloss.wording import counted
 
 MAX_SOURCE, MAX_LINE, MAX_METRICS, MAX_POINTS = 4_000, 300, 24, 8
 """Limits: characters of a source and of a formula, metrics, and points of a curve."""
@@ -50,7 +51,7 @@ def score(individual: Individual) -> str:
     """The error, and the epochs where there are such."""
     if not is_scored(individual):
         return "no score"
-    epochs = f", {individual.epochs} epochs" if individual.epochs else ""
+    epochs = f", {counted(individual.epochs, 'epoch')}" if individual.epochs else ""
     return f"score {individual.error:.4g}{epochs}"
 
 

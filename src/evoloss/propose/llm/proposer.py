@@ -23,6 +23,7 @@ from evoloss.propose.llm.connection import Messages
 from evoloss.propose.llm.endpoint import Endpoint, Usage
 from evoloss.propose.llm.evidence import is_scored
 from evoloss.propose.proposer import Individual, Member, Proposal, Space
+from evoloss.wording import counted
 
 PARENTS = 5
 """The best so many are refined."""
@@ -94,9 +95,10 @@ class LLMProposer:
             self._told = ""
         elif reason != self._told:
             self._told = reason
-            rest = f"; {len(others)} are made without it" if others else ""
+            rest = f"; {counted(len(others), 'is', 'are')} made without it" if others else ""
             self.tell_user(
-                f"{self.endpoint.model} wrote {len(proposals)} of {wanted} losses: {reason}{rest}"
+                f"{self.endpoint.model} wrote {len(proposals)} of "
+                f"{counted(wanted, 'loss', 'losses')}: {reason}{rest}"
             )
         return (*proposals, *others)
 

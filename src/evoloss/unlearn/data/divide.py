@@ -14,6 +14,7 @@ import numpy as np
 
 from evoloss.errors import UserError
 from evoloss.unlearn.data.example import DataSet, Record, UnlearningData
+from evoloss.wording import counted
 
 TEST_SHARE = 0.5
 
@@ -72,7 +73,8 @@ def divide_set(
     count = max(groups) + 1 if groups else 0
     if count < 2:
         raise UserError(
-            f"'{rows.name}' asks {count} different questions: to keep some for the test it takes 2"
+            f"'{rows.name}' asks {counted(count, 'different question')}: to keep some for the test "
+            "it takes 2"
         )
     sizes = np.bincount(groups)
     order = rng.permutation(count)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from evoloss.errors import UserError
 from evoloss.unlearn.data.example import Choice, DataSet, Example, Record
 from evoloss.unlearn.data.files import Raw, read_rows
+from evoloss.wording import counted
 
 PROMPT_KEYS = ("prompt", "question", "instruction", "input")
 ANSWER_KEYS = ("response", "answer", "completion", "output")
@@ -80,7 +81,8 @@ def _read(
     notes = []
     if repeated:
         notes.append(
-            f"'{what}': dropped {len(repeated)} rows that repeat an earlier one "
+            f"'{what}': dropped "
+            f"{counted(len(repeated), 'row that repeats', 'rows that repeat')} an earlier one "
             f"({some_rows(repeated)})"
         )
     if unused:
@@ -139,7 +141,8 @@ def _choice(raw: Raw, row: int, where: str) -> Choice:
         )
     choices, answer = _several(raw, "choices", where), raw["answer"]
     if len(choices) < 2:
-        raise UserError(f"{where}: 'choices' has {len(choices)} entries, a question needs two")
+        entries = counted(len(choices), "entry", "entries")
+        raise UserError(f"{where}: 'choices' has {entries}, a question needs two")
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(choices):
         raise UserError(f"{where}: 'answer' is {answer!r}, not an index of 0 to {len(choices) - 1}")
     return Choice(_words(raw, "question", where), choices, answer, row)

@@ -8,6 +8,7 @@ from pathlib import Path
 from evoloss.errors import UserError
 from evoloss.unlearn.data.example import DataSet, Example, UnlearningData
 from evoloss.unlearn.data.examples import read_examples, some_rows
+from evoloss.wording import counted
 
 
 def from_files(
@@ -46,8 +47,9 @@ def _check_disjoint(
             places.setdefault(key, example.row)
     shared = {example.row: places[key] for example in one for key in example.keys if key in places}
     if shared:
+        count = counted(len(shared), "question or text", "questions or texts")
         raise UserError(
-            f"{role} and {other_role} set share {len(shared)} questions or texts: "
+            f"{role} and {other_role} set share {count}: "
             f"{some_rows(list(shared))} of '{one.name}', "
             f"{some_rows(list(shared.values()))} of '{other.name}'; remove them from one of the two"
         )

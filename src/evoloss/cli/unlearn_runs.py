@@ -1,0 +1,65 @@
+"""What `resume` and `evaluate` do with a run of unlearning."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evoloss.cli.options import DEFAULT_AGAINST
+from evoloss.cli.shared import new_console, say, stoppable, watched
+from evoloss.cli.unlearn_endpoint import limited, stored_endpoint
+from evoloss.cli.unlearn_telling import compare, conclude
+from evoloss.errors import UserError
+
+if TYPE_CHECKING:
+    from evoloss.runs import Subject
+
+
+def resume(
+    run: Path, budgets: dict[str, Any], eval_seeds: int, track: list[str] | None, quiet: bool,
+    hired: dict[str, Any],
+) -> None:  # fmt: skip
+    """Continues an unlearning run that was broken off. hired: what `staff` says."""
+    from evoloss.store import Store
+    from evoloss.unlearn import search as searching
+    from evoloss.unlearn.methods import makers
+
+    with Store.open(run, write=False) as store:
+        about, records, settings = store.about, store.records(), store.settings
+    console = new_console()
+    told = partial(say, console)
+    endpoint = limited(stored_endpoint(about), {**settings, **budgets})
+    with stoppable(run):
+        with watched(console, about["metric"], quiet, track, run) as observer:
+            result, bench = searching.resume(
+                run,
+                observer=observer,
+                say=told,
+                makers=makers(endpoint, told, records),
+                **hired,
+                **budgets,
+            )
+        conclude(console, bench, result, DEFAULT_AGAINST, None, eval_seeds, hired)
+
+
+def evaluate(subject: Subject, against: str, tune: int | None, seeds: int) -> None:
+    """Compares the loss of an unlearning run with hand-written ones, on the test part."""
+    from evoloss.runs import losses
+    from evoloss.store import Store
+    from evoloss.unlearn.search import reopened
+
+    console, run = new_console(), subject.run
+    if run is None:
+        raise UserError(
+            f"'{subject.label}' is an unlearning loss, which is evaluated on a run's model and "
+            "data: `evoloss evaluate RUN --against " + subject.label + "`"
+        )
+    with Store.open(run, write=False) as store:
+        best = losses(store).best
+        bench = reopened(store, say=partial(say, console))
+        count = len(store.history()) + bench.settings.final_trainings
+    if best is None:
+        raise UserError(f"run '{run}' has no scored loss yet: `evoloss resume {run}` first")
+    with stoppable(run):
+        compare(console, bench, best, against, tune or count, seeds, run, {})

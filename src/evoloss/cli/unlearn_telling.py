@@ -1,0 +1,106 @@
+"""What the commands print of unlearning: the problem, what was found, and the comparison."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evoloss.cli.options import DEFAULT_AGAINST
+from evoloss.cli.shared import say, say_ending
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from evoloss.discovery.result import Result
+    from evoloss.unlearn.bench import Bench
+    from evoloss.unlearn.problem import Problem
+
+
+def taught(
+    console: Console, seed: int, data: str | None, data_dir: str | None,
+    forget_rows: int | None, retain_rows: int | None,
+) -> Problem:  # fmt: skip
+    """The demonstration's problem; says how far its models have been taught."""
+    from evoloss.unlearn.demo import demonstration
+
+    with console.status("teaching a small model and its twin") as status:
+        return demonstration(
+            seed, data, data_dir, forget_rows, retain_rows,
+            lambda which, known: status.update(f"teaching {which}: knows {known:.0%}"),
+        )  # fmt: skip
+
+
+def introduce(console: Console, problem: Problem, directory: Path) -> None:
+    """What is to be forgotten, by which model, and what is to be known of the data."""
+    data = problem.data
+    say(
+        console,
+        f"forget {len(data.forget)} of {data.name} from {problem.model}, run {directory}",
+    )
+    for note in data.notes:
+        say(console, f"note: {note}")
+
+
+def conclude(
+    console: Console, bench: Bench, result: Result, against: str, tune: int | None, seeds: int,
+    hired: dict[str, Any],
+) -> None:  # fmt: skip
+    """The report at the end of a search. hired: who trains for its comparison, see `staff`."""
+    from evoloss import tables
+
+    measure = tables.Measure(bench.settings.objective, True)
+    console.print(tables.found_loss(result.best, measure))
+    console.print(tables.front(result.front, measure))
+    count = len(result.history) + bench.settings.final_trainings
+    compare(console, bench, result.best, against, tune or count, seeds, result.run, hired)
+    console.print(tables.budget(result.budget))
+    if result.run is not None:
+        run = shlex.quote(str(result.run))
+        say(
+            console,
+            f"the adapter:   {run}/adapter, for peft\n"
+            f"the loss:      evoloss export {run} -o loss.py\n"
+            f"this and more: evoloss show {run}",
+        )
+    say_ending(console, result)
+
+
+def compare(
+    console: Console, bench: Bench, best: Any, against: str, budget: int, seeds: int,
+    run: Path | None, hired: dict[str, Any],
+) -> None:  # fmt: skip
+    """Evaluates beside tuned hand-written losses, prints it, and keeps it with the run."""
+    from evoloss import unlearn_tables
+    from evoloss.execution.staff import Staff
+    from evoloss.store import Store
+    from evoloss.unlearn import finish
+
+    names = hand_written(against, bench.has_retain)
+    # Opened first: a run that cannot be written to is told before the work, not after it.
+    with nullcontext() if run is None else Store.open(run, write=True) as store:
+        with console.status("tuning the others") as status:
+            record = finish.conclude(
+                bench, best, names, budget, seeds, run,
+                lambda what, share: status.update(f"{what} {share:.0%}"), Staff(**hired),
+            )  # fmt: skip
+        console.print(unlearn_tables.evaluation(record))
+        console.print(unlearn_tables.samples(record))
+        if store is not None:
+            store.add_evaluation(record)
+
+
+def hand_written(against: str, retain: bool) -> list[str]:
+    """The losses and methods to compare with, by name. Raises: UserError for an unknown one."""
+    from evoloss.errors import unknown
+    from evoloss.unlearn.contenders import names
+
+    chosen = [each.strip() for each in against.split(",") if each.strip()]
+    known = names(retain)
+    if against == DEFAULT_AGAINST:  # not all of them can do without a retain set
+        return [each for each in chosen if each in known]
+    for each in chosen:
+        if each not in known:
+            raise unknown("unlearning loss or method", each, known)
+    return chosen
