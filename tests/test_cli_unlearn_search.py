@@ -84,7 +84,7 @@ def test_a_search_tells_what_it_found_and_leaves_an_adapter(run):
     assert "Traceback" not in run.out + run.err
     assert "forget 10 of forget from" in run.out
     assert "note: the tokenizer has no chat template" in run.out
-    for word in ("Questions that the search never saw", "retain model", "before", "IdkDPO",
+    for word in ("Questions that no choice was made by", "retain model", "before", "IdkDPO",
                  "Answers before and after", "run/adapter, for peft"):  # fmt: skip
         assert word in run.out, word
     assert {each.name for each in (run.path / "adapter").iterdir()} == {
@@ -99,7 +99,7 @@ def test_a_search_tells_what_it_found_and_leaves_an_adapter(run):
 def test_show_and_runs(evo, run):
     shown = evo("show", run.path)
     assert (shown.status, shown.err) == (0, "")
-    assert "Questions that the search never saw" in shown.out
+    assert "Questions that no choice was made by" in shown.out
     plain = json.loads(evo("show", run.path, "--json").out)
     assert plain["task"] == "forget"
     assert plain["metric"] == "balance"

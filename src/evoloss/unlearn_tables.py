@@ -27,13 +27,13 @@ _SHOWN = 6
 
 
 def evaluation(record: Mapping[str, Any]) -> RenderableType:
-    """Found and hand-written losses on questions that the search never saw."""
+    """Found and hand-written losses on questions that no choice was made by."""
     seeds = max(len(row["values"]) for row in record["rows"])
     head, *lines = cells(record)
     table = new_table(*head)
     for line in lines:
         table.add_row(*line, style="dim" if line[0] in record["models"] else None)
-    title = f"Questions that the search never saw, {counted(seeds, 'seed')} each"
+    title = f"Questions that no choice was made by, {counted(seeds, 'seed')} each"
     losses = new_table("loss", "epochs", "rate", "formula")
     for row in record["rows"]:
         rate = "–" if row["lr"] is None else f"{row['lr']:.2g}"

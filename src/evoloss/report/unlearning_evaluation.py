@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _NAME = "09-test"
-_TITLE = "Questions that the search never saw"
+_TITLE = "Questions that no choice was made by"
 _NONE = "Not yet evaluated on the test part: `evoloss evaluate RUN` does."
 
 

@@ -1,4 +1,4 @@
-"""What unlearning is worth, on questions that the search never saw: found against hand-written.
+"""What unlearning is worth, on questions that no choice was made by: found against hand-written.
 
 Only this module uses the test part of the data, and only after a search.
 """
