@@ -15,6 +15,7 @@ from evoloss.lang import zoo
 from evoloss.lang.expr import inputs_of
 from evoloss.unlearn import bench as benches
 from evoloss.unlearn import language
+from evoloss.unlearn.arena import Unlearning
 from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.contenders import contender
 from evoloss.unlearn.evaluate import evaluate
@@ -186,6 +187,22 @@ def test_finalists_are_tried_at_several_learning_rates(problem):
     assert best.lr == pytest.approx(best.candidate.rate * SETTINGS["lr"])
     own = [each.steps for each in result.history if each.id == best.candidate.id]
     assert result.budget.steps - sum(each.steps for each in result.history) >= 4 * own[0]
+
+
+def test_finals_train_as_many_adapters_as_are_told(problem, monkeypatch):
+    trained = []
+    again = Unlearning._again
+
+    def counted(self, pairs, seed):
+        trained.extend(pairs)
+        return again(self, pairs, seed)
+
+    monkeypatch.setattr(Unlearning, "_again", counted)
+    changes = {"final_rates": (0.5, 1.0), "final_seeds": 2, "finalists": 2}
+    result, bench = search(problem, **{**SETTINGS, **changes})
+    assert len(result.history) > 2, "some are no finalists, those of the front among them"
+    assert len(trained) == bench.settings.final_trainings == 2 * (2 + 1)
+    assert len({candidate.id for candidate, _ in trained}) == 2
 
 
 def test_where_no_final_can_be_trained_the_first_scores_stand(problem):
