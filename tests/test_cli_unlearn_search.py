@@ -96,6 +96,13 @@ def test_a_search_tells_what_it_found_and_leaves_an_adapter(run):
     assert [row["label"] for row in record["rows"]] == ["found", "ga", "IdkDPO"]
 
 
+def test_the_demonstration_tells_its_epochs(evo):
+    shown = evo("unlearn", "demo", "--help").out
+    assert (
+        f"[default: ({demo.SETTINGS['epochs']})]" in shown.split("--epochs")[1].split("--seed")[0]
+    )
+
+
 def test_show_and_runs(evo, run):
     shown = evo("show", run.path)
     assert (shown.status, shown.err) == (0, "")
