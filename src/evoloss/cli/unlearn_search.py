@@ -34,7 +34,7 @@ def demo(
     forget_rows: unlearn_options.ForgetRows = None,
     retain_rows: unlearn_options.RetainRows = None,
     epochs: Annotated[
-        int | None, typer.Option(help="The most that a loss may ask for.", show_default="5")
+        int | None, typer.Option(help="The most that a loss may ask for.", show_default="8")
     ] = None,
     seed: options.Seed = 0,
     losses: Annotated[int, typer.Option(help="How many losses are searched.", min=8)] = 40,

@@ -11,7 +11,7 @@ from evoloss.unlearn.rivals.idk_dpo import ANSWERS
 from evoloss.unlearn.small_model import taught
 
 AUTHORS = {"forget": 8, "retain": 32, "holdout": 4}
-SETTINGS: dict[str, Any] = {"lr": 2e-3, "epochs": 5}
+SETTINGS: dict[str, Any] = {"lr": 2e-3, "epochs": 8}
 """A small model takes a larger learning rate than one of billions of parameters."""
 
 Teach = Callable[[str, float], None]
