@@ -35,7 +35,7 @@ from evoloss.cli.options import (
     WORKER_SECONDS,
     WORKERS,
 )
-from evoloss.cli.shared import endless, given, new_console, staff, stoppable, watched
+from evoloss.cli.shared import check_device, endless, given, new_console, staff, stoppable, watched
 from evoloss.cli.telling import conclude, introduce
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
 from evoloss.discovery.settings import METHODS
@@ -127,6 +127,7 @@ def search(
     )  # fmt: skip
     changes |= settings.Settings.parsed(others or ())
     wanted = settings.preset(preset, **changes)  # refuses a wrong value before any data is read
+    check_device(wanted.device)
     hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
     options = given(
         network=network, data_dir=data_dir, target=target, kind=kind,
@@ -197,6 +198,8 @@ def resume(
             f"run '{run}' was started in Python with a task in memory: "
             "resume it there, with evoloss.resume(run, task=...)"
         )
+    chosen = device or before.get("device", "cpu")
+    check_device(chosen)
     from evoloss.tasks.registry import load_task
 
     task = load_task(**source)
@@ -209,6 +212,4 @@ def resume(
             result = resume_run(
                 run, task=task, observer=observer, device=device, **hired, **budgets
             )
-        conclude(
-            console, task, result, eval_seeds, eval_steps, device or before.get("device", "cpu")
-        )
+        conclude(console, task, result, eval_seeds, eval_steps, chosen)
