@@ -71,11 +71,12 @@ class TreeLoss(nn.Module):
     the edges below; the root has none. Summed over the outputs, averaged over the batch.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self._edges = 0
+        self._device = device
         self._tree = self._build(ast.parse(text.strip(), mode="eval").body)
-        self.phi = nn.Parameter(torch.ones(self._edges))
+        self.phi = nn.Parameter(torch.ones(self._edges, device=device))
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         return self._tree(prediction, target, self.phi.unbind()).sum() / len(target)
@@ -92,9 +93,9 @@ class TreeLoss(nn.Module):
             case ast.Name("f"):
                 return lambda f, y, w: f
             case ast.Constant(int() | float() as number):
-                return _constant(number)
+                return _constant(number, self._device)
             case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as number)):
-                return _constant(-number)
+                return _constant(-number, self._device)
             case ast.UnaryOp(symbol, operand) if type(symbol) in SYMBOLS:
                 return self._call(SYMBOLS[type(symbol)], [operand])
             case ast.BinOp(left, symbol, right) if type(symbol) in SYMBOLS:
@@ -116,8 +117,8 @@ class TreeLoss(nn.Module):
         return lambda f, y, w: function(left(f, y, w) * w[i], right(f, y, w) * w[j])
 
 
-def _constant(number: float) -> Node:
-    value = torch.tensor(float(number))
+def _constant(number: float, device: torch.device | str) -> Node:
+    value = torch.tensor(float(number), device=device)
     return lambda f, y, w: value
 
 
@@ -136,7 +137,10 @@ class BaseNetwork:
         self._generator = generator
         self._flat = torch.cat([each.detach().flatten() for each in self.parameters])
         bounds, self._others = self._bounds()
-        self._scale = torch.cat([torch.full((p.numel(),), bounds[p]) for p in self.parameters])
+        self._scale = torch.cat([
+            torch.full((each.numel(),), bounds[each], device=each.device)
+            for each in self.parameters
+        ])  # fmt: skip
         views = self._flat.split([each.numel() for each in self.parameters])
         for each, view in zip(self.parameters, views, strict=True):
             each.data = view.view_as(each)
@@ -170,7 +174,9 @@ def minibatches(data: Split, batch: int, steps: int, generator: torch.Generator)
         yield from itertools.repeat(data, steps)
         return
     passes = math.ceil(steps * batch / len(x))
-    order = torch.cat([torch.randperm(len(x), generator=generator) for _ in range(passes)])
+    order = torch.cat([
+        torch.randperm(len(x), generator=generator, device=x.device) for _ in range(passes)
+    ])  # fmt: skip
     for index in order[: steps * batch].view(steps, batch):
         yield x.index_select(0, index), y.index_select(0, index)
 
@@ -205,8 +211,9 @@ def rejects(
     steps: int = 1000, lr: float = 0.01, instances: int = 100, generator: torch.Generator,
 ) -> bool:  # fmt: skip
     """Whether moving predictions down the loss does not lower their error (NaN has not fallen)."""
-    chosen = torch.randperm(len(train[0]), generator=generator)[:instances]
-    x, y = train[0][chosen], train[1][chosen]
+    x, y = train
+    chosen = torch.randperm(len(x), generator=generator, device=x.device)[:instances]
+    x, y = x[chosen], y[chosen]
     network = BaseNetwork(make_network, generator)
     network.fresh()
     with torch.no_grad():
@@ -257,16 +264,19 @@ class Settings:
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
+    local_steps: int = 250
     fitness_steps: int = 500
     rejection_steps: int = 1000
 
 
-def settings_of(task: Any) -> Settings:
-    """The settings of an evoloss task that has one data set."""
+def settings_of(task: Any, device: torch.device | str = "cpu") -> Settings:
+    """The settings of an evoloss task that has one data set; data and networks on a device."""
     episode, training = task.episodes.search(0), task.training
+    train, validation = (
+        (each.x.to(device), each.y.to(device)) for each in (episode.train, episode.held_out)
+    )
     return Settings(
-        (episode.train.x, episode.train.y), (episode.held_out.x, episode.held_out.y),
-        task.network, task.output,
+        train, validation, lambda: task.network().to(device), task.output,
         metric=lambda prediction, target: task.metric.errors(prediction[None], target)[0],
         lr=training.lr, batch=training.batch, momentum=training.momentum,
         nesterov=training.nesterov, weight_decay=training.weight_decay,
@@ -276,17 +286,19 @@ def settings_of(task: Any) -> Settings:
 
 def evaluate_candidate(text: str, task: Settings, seed: int = 0) -> dict[str, Any]:
     """Local search, rejection, fitness. Returns seconds per stage, error (or None), rejected."""
-    loss, network, output = TreeLoss(text), task.make_network, OUTPUTS[task.output]
-    both: dict[str, Any] = {"lr": task.lr, "generator": torch.Generator().manual_seed(seed)}
-    started = time.perf_counter()
+    device = task.train[0].device
+    loss, network, output = TreeLoss(text, device), task.make_network, OUTPUTS[task.output]
+    generator = torch.Generator(device if device.type == "cuda" else "cpu").manual_seed(seed)
+    both: dict[str, Any] = {"lr": task.lr, "generator": generator}
+    started = _now(device)
     local_search(
         loss, network, task.train, task.validation, output, USUAL_LOSSES[task.output],
-        batch=task.batch, **both,
+        steps=task.local_steps, batch=task.batch, **both,
     )  # fmt: skip
-    tuned = time.perf_counter()
+    tuned = _now(device)
     trial = {"steps": task.rejection_steps, **both}
     rejected = rejects(loss, network, task.train, output, task.metric, **trial)
-    tested = time.perf_counter()
+    tested = _now(device)
     seconds = {"local search": tuned - started, "rejection": tested - tuned}
     error = None
     if not rejected:
@@ -295,5 +307,12 @@ def evaluate_candidate(text: str, task: Settings, seed: int = 0) -> dict[str, An
             steps=task.fitness_steps, batch=task.batch, momentum=task.momentum,
             nesterov=task.nesterov, weight_decay=task.weight_decay, **both,
         )  # fmt: skip
-        seconds["fitness"] = time.perf_counter() - tested
+        seconds["fitness"] = _now(device) - tested
     return {"seconds": seconds, "error": error, "rejected": rejected}
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, once a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -103,9 +103,9 @@ def plain(sizes: Sequence[Sizes]) -> Callable[[], None]:
     return work
 
 
-def trainings(case: Case) -> tuple[Callable[[], None], list[Sizes]]:
+def trainings(case: Case, device: str = "cpu") -> tuple[Callable[[], None], list[Sizes]]:
     """Trains a generation; and the products of one step of one network."""
-    bench = Workbench(case.task(), preset("fast", population=case.population,
+    bench = Workbench(case.task(), preset("fast", population=case.population, device=device,
                                           fitness_steps=case.steps))  # fmt: skip
     trial, task = bench.fitness_trials[0], bench.task
     losses = LossPopulation([bench.usual] * case.population, "none")
@@ -113,10 +113,11 @@ def trainings(case: Case) -> tuple[Callable[[], None], list[Sizes]]:
 
     def work() -> None:
         with bench.threads():
-            train(start, bench.stack, losses, losses.initial_phi(), trial.train.x, trial.train.y,
-                  trial.batches, task.output, bench.sgd)  # fmt: skip
+            train(start, bench.stack, losses, losses.initial_phi(bench.device), trial.train.x,
+                  trial.train.y, trial.batches, task.output, bench.sgd, bench.graphs)  # fmt: skip
 
-    return work, products(fresh_network(task.network, 0), trial.train.x[trial.batches[0]])
+    x = trial.train.x[: len(trial.batches[0])].cpu()
+    return work, products(fresh_network(task.network, 0), x)
 
 
 def rates(case: Case, rounds: int) -> tuple[float, float, float]:

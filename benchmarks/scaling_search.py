@@ -95,7 +95,7 @@ def trees(nodes: int, number: int = LOSSES) -> list[Expr]:
     return [tree(nodes, np.random.default_rng((nodes, index))) for index in range(number)]
 
 
-def _work(bench: Workbench, losses: Sequence[Expr]) -> Callable[[], None]:
+def tuned_and_trained(bench: Workbench, losses: Sequence[Expr]) -> Callable[[], None]:
     """Tunes and trains these losses."""
 
     def work() -> None:
@@ -113,7 +113,7 @@ def _timed(work: Callable[[], object]) -> Iterator[Measure]:
 
 def _nodes(nodes: int) -> Any:
     bench = Workbench(load_task("digits", network="linear"), preset("fast", **SHORT))
-    return _timed(_work(bench, trees(nodes)))
+    return _timed(tuned_and_trained(bench, trees(nodes)))
 
 
 def _forms(nodes: int) -> Any:
@@ -137,12 +137,12 @@ def made_up(classes: int, batch: int) -> Task:
 
 def _batch(batch: int) -> Any:
     bench = Workbench(made_up(1, batch), preset("fast", **SHORT))
-    return _timed(_work(bench, trees(15)))
+    return _timed(tuned_and_trained(bench, trees(15)))
 
 
 def _classes(classes: int) -> Any:
     bench = Workbench(made_up(classes, 128), preset("fast", **SHORT))
-    return _timed(_work(bench, trees(15)))
+    return _timed(tuned_and_trained(bench, trees(15)))
 
 
 TRAINED = f"tuning and training {LOSSES} losses"

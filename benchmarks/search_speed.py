@@ -8,6 +8,7 @@ candidates that a one-at-a-time search would evaluate: duplicates by text cost i
 """
 
 import argparse
+import math
 import random
 import statistics
 import time
@@ -73,17 +74,30 @@ def run(name: str, case: Case, data_dir: str | None) -> None:
 
 def baseline_seconds(history: tuple[Candidate, ...], task: Task, case: Case) -> float:
     """What the plain implementation would take for the candidates that are new by their text."""
-    texts = list(dict.fromkeys(to_text(each.expression) for each in history))
-    chosen = random.Random(0).sample(texts, min(case.sample, len(texts)))
     settings = replace(baseline.settings_of(task), rejection_steps=task.training.rejection_steps)
     threads = torch.get_num_threads()
     torch.set_num_threads(case.threads)
-    baseline.evaluate_candidate("square(y - f)", replace(settings, fitness_steps=5))
-    seconds = [
-        sum(baseline.evaluate_candidate(text, settings)["seconds"].values()) for text in chosen
-    ]
+    mean, texts, _ = baseline_mean(history, settings, case.sample)
     torch.set_num_threads(threads)
-    return statistics.fmean(seconds) * len(texts)
+    return mean * texts
+
+
+def baseline_mean(
+    history: tuple[Candidate, ...], settings: baseline.Settings, sample: int,
+    limit: float = math.inf,
+) -> tuple[float, int, int]:  # fmt: skip
+    """Its seconds for a candidate, how many are new by their text, and how many were evaluated.
+
+    limit: seconds after which no further candidate of the sample is begun.
+    """
+    texts = list(dict.fromkeys(to_text(each.expression) for each in history))
+    baseline.evaluate_candidate("square(y - f)", replace(settings, fitness_steps=5))
+    seconds: list[float] = []
+    for text in random.Random(0).sample(texts, min(sample, len(texts))):
+        if sum(seconds) > limit:
+            break
+        seconds.append(sum(baseline.evaluate_candidate(text, settings)["seconds"].values()))
+    return statistics.fmean(seconds), len(texts), len(seconds)
 
 
 def main() -> None:

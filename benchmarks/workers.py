@@ -36,14 +36,14 @@ WAYS = "none,1,2"
 ROWS = 2000
 
 
-def bars() -> Task:
-    """Ten classes of noisy images, and LeNet-5."""
+def bars(rows: int = ROWS, **options: Any) -> Task:
+    """Ten classes of noisy images, and LeNet-5. options: as of `evoloss.supervised`."""
     rng = np.random.default_rng(0)
-    y = rng.integers(0, 10, ROWS)
-    x = rng.normal(0.0, 0.5, (ROWS, 1, 28, 28)).astype(np.float32)
+    y = rng.integers(0, 10, rows)
+    x = rng.normal(0.0, 0.5, (rows, 1, 28, 28)).astype(np.float32)
     for image, place in zip(x[:, 0], y, strict=True):
         image[2 * place : 2 * place + 4, 4:24] += 1.0
-    return evoloss.supervised(x, y, network="lenet5", name="bars")
+    return evoloss.supervised(x, y, network="lenet5", name="bars", **options)
 
 
 @contextmanager

@@ -19,6 +19,13 @@ MIXED = ("_to_copy", "copy_", "index", "index_put", "index_put_", "_index_put_im
 """What CUDA takes with tensors of both devices: moves, and places given on the CPU."""
 
 
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "tolist")
+"""What hands numbers of the device to Python, or has a size that depends on them."""
+
+crossings = []
+"""What so far has made a GPU wait: such operations, and moves between the devices."""
+
+
 class MixedDevices(RuntimeError):
     """An operation on tensors of two devices."""
 
@@ -40,6 +47,7 @@ class Elsewhere(torch.Tensor):
         return f"Elsewhere({self.held})"
 
     def tolist(self):
+        crossings.append("tolist")
         return self.held.tolist()
 
     @classmethod
@@ -78,6 +86,7 @@ def check_together(what, *tensors):
 
 def _computed(function, args, kwargs):
     name = function.overloadpacket.__name__
+    _note(name, args, kwargs)
     tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
     there = any(isinstance(each, Elsewhere) for each in tensors)
     if kwargs.get("device") is not None:
@@ -91,6 +100,18 @@ def _computed(function, args, kwargs):
     if name.endswith("_") and not name.startswith("_"):
         return args[0]
     return tree_map(_there, found) if there else found
+
+
+def _note(name, args, kwargs):
+    """Notes an operation among `crossings` if it is one."""
+    tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+    kinds = {isinstance(each, Elsewhere) for each in tensors if each.dim()}
+    if name == "_to_copy" and kwargs.get("device") is not None:
+        kinds.add(torch.device(kwargs["device"]).type == ELSEWHERE.type)
+    masked = name.startswith("index") and any(each.dtype == torch.bool for each in tensors[1:])
+    waits = (masked or name in WAITING) and any(isinstance(each, Elsewhere) for each in tensors)
+    if waits or len(kinds) == 2:
+        crossings.append(name)
 
 
 def _held(each):

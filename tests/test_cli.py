@@ -329,6 +329,51 @@ def test_a_mistake_is_one_line_and_status_2(evo: Command, arguments: str, messag
     assert not Path("runs").exists(), "a refused search leaves a directory behind"
 
 
+def refused(done: Outcome, text: str) -> None:
+    """One line with the text, status 2, and nothing else said."""
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("evoloss: error: ")
+    assert text in done.err
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "text"),
+    [
+        ("gpu", "device 'gpu': give cpu, cuda, cuda:0 and so on, or auto"),
+        ("cuda:x", "device 'cuda:x': give cpu, cuda, cuda:0 and so on, or auto"),
+        ("cuda", "device 'cuda': torch finds no GPU"),
+        ("cuda:1", "device 'cuda:1': torch finds no GPU"),
+    ],
+)
+def test_a_device_that_is_not_there(
+    device: str, text: str, finished: Path, evo: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    refused(evo("search", "diabetes", "--device", device), text)
+    refused(evo("resume", finished, "--device", device, "--generations", "3"), text)
+    assert not Path("runs").exists()
+    with Store.open(finished, write=False) as store:
+        assert (store.settings["device"], store.settings["generations"]) == ("cpu", 2)
+
+
+def test_a_run_of_a_device_that_is_gone_goes_on_where_it_is_told_to(
+    evo: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (
+        evo("search", "diabetes", "--device", "cpu", "--out", "run", *SMALL, "--quiet").status == 0
+    )
+    with Store.open(Path("run"), write=True) as store:
+        store.extend({**store.settings, "device": "cuda"})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    refused(evo("resume", "run"), "device 'cuda': torch finds no GPU")
+    done = evo("resume", "run", "--device", "auto", "--generations", "3", "--eval-steps", "30")
+    assert done.status == 0, done.err
+    with Store.open(Path("run"), write=False) as store:
+        assert (store.settings["device"], store.settings["generations"]) == ("cpu", 3)
+        assert len(store.candidates()) == 24
+
+
 def test_an_expression_that_does_not_parse_shows_where(evo: Command) -> None:
     status, _, err = evo("export", "square(y - g)")
     assert status == 2

@@ -2,6 +2,8 @@
 
 import importlib.util
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -165,3 +167,38 @@ def test_a_rejected_candidate_is_not_trained(monkeypatch, text, stages):
     found = baseline.evaluate_candidate(text, task)
     assert len(found["seconds"]) == stages
     assert found["rejected"] == (stages == 2) == (found["error"] is None)
+
+
+ELSEWHERE = """
+import baseline
+import second_device as two
+import torch
+from torch import nn
+
+def network():
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).to(two.ELSEWHERE)
+
+def squared(prediction, target):
+    return (prediction - target).square().mean()
+
+with two.two_devices():
+    x, y = torch.randn(40, 3).to(two.ELSEWHERE), torch.randn(40, 1).to(two.ELSEWHERE)
+    settings = baseline.Settings(
+        (x[:20], y[:20]), (x[20:], y[20:]), network, "identity", squared, batch=8, local_steps=4,
+        fitness_steps=6, rejection_steps=20,
+    )
+    for text in ("square(y - f)", "abs(2 * y - f) + min(square(y - f), 0.5)"):
+        print(baseline.evaluate_candidate(text, settings)["error"])
+"""
+
+
+@pytest.mark.slow
+def test_on_another_device_nothing_is_left_on_the_cpu():
+    """Its numbers are not those of the CPU: weights are drawn into views, which that lacks."""
+    tests = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{_PATH.parent}:{tests}"}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", ELSEWHERE], env=environment,
+                          capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert all(math.isfinite(float(each)) for each in done.stdout.split())
+    assert len(done.stdout.split()) == 2

@@ -68,7 +68,7 @@ def with_peft(loss_number, folder):
     named = {n: p for n, p in adapted.named_parameters() if "lora_" in n}
     with attached(small_model(), 1, LORA) as start:
         start.reset(7)
-        state = start.state(0)
+        state = start.states()[0]
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(state[name.replace(".default", "")])

@@ -68,7 +68,7 @@ def test_candidates_side_by_side_answer_as_each_does_with_peft(encoder, prompts,
     with attached(model, 3, LORA) as adapters:
         fictional.stir(adapters)
         found = greedy(model, encoder, prompts, limits, copies=3, batch=5)
-        states = [adapters.state(copy) for copy in range(3)]
+        states = adapters.states()
     assert len({tuple(own) for own in found}) == 3
     for own, state in zip(found, states, strict=True):
         save(state, LORA, "fictional", tmp_path)

@@ -282,7 +282,7 @@ def test_candidates_side_by_side_are_as_each_alone(encoder, prepared, retain, or
         found = measure(
             model, encoder, prepared, copies=3, original=original, retain=retain, batch=7
         )
-        states = [adapters.state(copy) for copy in range(3)]
+        states = adapters.states()
     assert len({each.values["forget_prob"] for each in found}) == 3
     for each, state in zip(found, states, strict=True):
         save(state, LORA, "fictional", tmp_path)
@@ -308,7 +308,7 @@ def test_a_destroyed_candidate_fails_alone(encoder, prepared, original, broken):
             next(iter(adapters.layers.values())).b[1] = broken
         found = measure(model, encoder, prepared, copies=3, original=original)
         raced = quick(model, encoder, prepared, copies=3, original=original)
-        states = [adapters.state(copy) for copy in (0, 2)]
+        states = adapters.states()[::2]
     for each in (found, raced):
         assert isinstance(each[1], Failed)
         assert "finite" in each[1].reason

@@ -180,7 +180,7 @@ def test_values_and_gradients_are_those_of_the_papers(name, retain):
         values = objective.values(model, step, [0, 1, 2])
         found = torch.autograd.grad(values.sum(), adapters.parameters, materialize_grads=True)
         names = [f"{layer}.lora_{side}" for layer in adapters.layers for side in "AB"]
-        weights = [adapters.state(number) for number in range(3)]
+        weights = adapters.states()
     for number, state in enumerate(weights):
         config = peft.LoraConfig(r=2, lora_alpha=8, target_modules=list(LORA.targets))
         adapted = peft.get_peft_model(small_model(), config).eval()
@@ -261,8 +261,8 @@ def test_layers_that_cannot_be_told():
 def test_each_visit_draws_an_answer_of_ignorance_anew():
     model = small_model()
     objective = RIVALS["IdkDPO"].make([{}], context(model, steps=40))
-    visits = zip(objective.minibatches.forget.flatten(), objective.idk_rows.flatten(), strict=True)
-    data = objective.idk.data
+    visits = zip(objective.minibatches.forget.flatten(), objective.idk.rows.flatten(), strict=True)
+    data = objective.idk.part.data
     seen = {}
     for row, place in visits:
         ids = data.tokens[place, : int(data.attention[place].sum())].tolist()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evoloss.cli import options, unlearn, unlearn_runs
-from evoloss.cli.shared import endless, given, new_console, staff, stoppable, watched
+from evoloss.cli.shared import check_device, endless, given, new_console, staff, stoppable, watched
 from evoloss.cli.telling import conclude, introduce
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
 from evoloss.discovery.presets import METHODS
@@ -106,6 +106,7 @@ def search(
     )  # fmt: skip
     changes |= settings.Settings.parsed(others or ())
     wanted = settings.preset(preset, **changes)  # refuses a wrong value before any data is read
+    check_device(wanted.device)
     hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
     data = given(
         network=network, data_dir=data_dir, target=target, kind=kind,
@@ -171,15 +172,16 @@ def resume(
             f"run '{run}' was started in Python with a task in memory: "
             "resume it there, with evoloss.resume(run, task=...)"
         )
+    chosen = device or before.get("device", "cpu")
+    check_device(chosen)
     from evoloss.tasks.registry import load_task
 
     task = load_task(**source)
-    where = device or before.get("device", "cpu")
     with stoppable(run):
         from evoloss.discovery.search import resume as resume_run
 
         go = partial(resume_run, run, task=task, device=device, **hired, **budgets)
-        _follow(go, task, run, eval_seeds, eval_steps, where, track, quiet)
+        _follow(go, task, run, eval_seeds, eval_steps, chosen, track, quiet)
 
 
 def _follow(

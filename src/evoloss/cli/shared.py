@@ -29,6 +29,15 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def check_device(name: str) -> None:
+    """Raises: UserError for a device that is none, or that this machine does not have."""
+    from evoloss.discovery.settings import Settings
+    from evoloss.engine.device import resolved
+
+    Settings(device=name)
+    resolved(name)
+
+
 def endless(budgets: Mapping[str, float]) -> dict[str, int]:
     """The generations of a search that is given other budgets: as many as those allow."""
     from evoloss.discovery.loop_settings import ENDLESS

@@ -194,11 +194,14 @@ def _complete(
 
 
 def _check(store: Store, cell: Cell, problem: Problem) -> None:
+    found = UnlearnSettings.from_json(store.settings)
+    # A search that is not told how precise its model is to be keeps what it took.
+    precision = cell.settings.precision or found.precision
     same = (
         store.about.get("kind") == KIND
         and store.about["task"] == problem.data.name
         and store.task == problem.source
-        and _comparable(UnlearnSettings.from_json(store.settings)) == _comparable(cell.settings)
+        and _comparable(found) == _comparable(replace(cell.settings, precision=precision))
     )
     if not same:
         raise UserError(

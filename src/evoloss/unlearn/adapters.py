@@ -93,16 +93,20 @@ class Adapters:
             [layer.b.detach().abs().flatten(1).amax(1) for layer in self.layers.values()]
         ).amax(0)
 
-    def state(self, copy: int) -> dict[str, Tensor]:
-        """The weights of one candidate, under `peft`'s names."""
-        found = {}
-        for name, layer in self.layers.items():
-            found[f"base_model.model.{name}.lora_A.weight"] = layer.a[copy].detach().clone()
-            found[f"base_model.model.{name}.lora_B.weight"] = layer.b[copy].detach().clone()
-        return found
+    def states(self) -> list[dict[str, Tensor]]:
+        """The weights of each candidate, under `peft`'s names, on the CPU."""
+        here = {
+            f"base_model.model.{name}.lora_{key}.weight": weight.detach().cpu()
+            for name, layer in self.layers.items()
+            for key, weight in (("A", layer.a), ("B", layer.b))
+        }
+        return [
+            {name: weight[copy].clone() for name, weight in here.items()}
+            for copy in range(self.copies)
+        ]
 
     def load(self, states: Sequence[dict[str, Tensor]]) -> None:
-        """Takes the weights of `state` in, one candidate each."""
+        """Takes the weights of `states` in, one candidate each."""
         with torch.no_grad():
             for name, layer in self.layers.items():
                 for key, weight in (("A", layer.a), ("B", layer.b)):

@@ -82,13 +82,14 @@ class Bench:
         device: str | None = None, known: Mapping[str, Known] | None = None,
     ) -> None:  # fmt: skip
         self.problem = problem
-        self.settings = settings
         self.say = say
         self.device = device
         self.known = known or {}
         self.sharing = Sharing.of(settings)
         self._whole = Sharing(self.sharing.together, torch.get_num_threads())
-        self.language: Language = load_language(problem.model, device)
+        self.language: Language = load_language(problem.model, device, settings.precision)
+        # As it is from here on: a run that is resumed elsewhere has the same weights.
+        self.settings = replace(settings, precision=self.language.precision)
         self.context = min(settings.context, self.language.context)
         # Both parts: what will not do in the test part is told before the search, not after it.
         whole = prepare(problem.data, self.language.encoder, self.context)
@@ -202,7 +203,7 @@ class Bench:
     @cached_property
     def _retain_model(self) -> Language | None:
         name = self.problem.retain_model
-        return None if name is None else load_language(name, self.device)
+        return None if name is None else load_language(name, self.device, self.settings.precision)
 
     def _check_objective(
         self, prepared: Prepared, original: Measured, retain: Measured | None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,8 @@ class Tunable:
     def value(self, batch: Batch, constants: Tensor) -> Tensor:
         """The loss on log-probabilities; autograd passes through to both, twice too.
 
-        constants: (N,), with as many numbers as there are constants, or more.
+        constants: (N,), with as many numbers as there are constants, or more, of the type and on
+            the device of the log-probabilities.
         """
         inputs: dict[str, Tensor] = {}
         for side, rows in batch.items():
@@ -56,7 +58,7 @@ class Tunable:
                 each.tokens(side) if self.by_token else each.means(side) for each in (rows, still)
             )
             inputs |= live | {_FIXED + name: each for name, each in fixed.items()}
-        in_order = iter(constants.to(next(iter(inputs.values()))))
+        in_order = iter(constants)
         # Operands are evaluated left to right, so constants are asked for in pre-order.
         found: Tensor = evaluate(self.body, inputs, torch_operator, lambda _: next(in_order))
         return found
@@ -136,6 +138,19 @@ class Tunables:
         """(K, N) c · e^ρ, padded with 0."""
         return _padded([each.constants for each in self.losses]) * self.rho.exp()
 
+    def _placed(self, like: Tensor) -> Tensor:
+        """The constants where the log-probabilities are; those that stay are moved there once."""
+        if self.rho.requires_grad:
+            return self.constants.to(like)
+        kept = self._kept.get((like.dtype, like.device))
+        if kept is None:
+            kept = self._kept[like.dtype, like.device] = self.constants.to(like)
+        return kept
+
+    @cached_property
+    def _kept(self) -> dict[tuple[torch.dtype, torch.device], Tensor]:
+        return {}
+
     @property
     def free(self) -> Tensor:
         """(K, N) where there is something to tune."""
@@ -147,7 +162,7 @@ class Tunables:
 
     def of(self, batches: Sequence[Batch], running: Sequence[int]) -> Tensor:
         """(len(running),) losses on the log-probabilities of each."""
-        constants = self.constants
+        constants = self._placed(batches[0]["forget"].log_probs)
         return torch.stack([
             self.losses[copy].value(batch, constants[copy])
             for copy, batch in zip(running, batches, strict=True)

@@ -11,6 +11,9 @@ from evoloss.unlearn.answers import device_of
 from evoloss.unlearn.log_probs import last_logits
 from evoloss.unlearn.tokens import Encoder, Ids, padded_prompts
 
+_LOOK = 8
+"""After so many tokens it is looked whether a GPU may stop; every look waits for it."""
+
 
 def greedy(
     model: nn.Module,
@@ -54,7 +57,10 @@ def _generate(
     cache = None
     steps: list[Tensor] = []
     finished = limit <= 0
-    while not finished.all():
+    every = 1 if device.type == "cpu" else _LOOK
+    for step in range(max(limits)):
+        if step % every == 0 and finished.all():
+            break
         logits, output = last_logits(
             model,
             1,
@@ -71,5 +77,6 @@ def _generate(
         finished |= len(steps) >= limit
         tokens = steps[-1][:, None]
         attention = torch.cat([attention, torch.ones_like(tokens)], 1)
-        positions = positions[:, -1:] + 1
+        # Who has finished stays where he is: the context may end there.
+        positions = positions[:, -1:] + ~finished[:, None]
     return torch.stack(steps, 1) if steps else tokens[:, :0]

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+_NUMBERS = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
 @dataclass(frozen=True)
 class Language:
     """A model and its tokenizer. name: where it came from; key: changes with its weights."""
@@ -43,6 +46,11 @@ class Language:
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.device
+
+    @property
+    def precision(self) -> str | None:
+        """Of the model's weights, as the settings call it; None for any other."""
+        return next((name for name, each in _NUMBERS.items() if each == self.model.dtype), None)
 
     @property
     def context(self) -> int:
@@ -72,11 +80,12 @@ class Language:
         return found
 
 
-def load_language(name: str, device: str | None = None) -> Language:
+def load_language(name: str, device: str | None = None, precision: str | None = None) -> Language:
     """The model of a folder, of a GGUF file, or of that name on the hub, in evaluation mode.
 
-    device: None takes a GPU if there is one. Raises: UserError with the reason if it cannot be
-    loaded.
+    device: None takes a GPU if there is one. precision: of its weights, float32 or bf16; None takes
+    bf16 on a GPU, where it is half the memory and what the hardware is made for, and float32 on the
+    CPU. Adapters are in float32 anywhere. Raises: UserError with the reason if it cannot be loaded.
     """
     try:
         from safetensors import SafetensorError
@@ -84,6 +93,7 @@ def load_language(name: str, device: str | None = None) -> Language:
     except ImportError as error:
         raise UserError("unlearning needs transformers: pip install 'evoloss[unlearn]'") from error
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    number = _NUMBERS[precision or ("bf16" if place.type == "cuda" else "float32")]
     if name.endswith(".gguf"):
         folder = _converted(Path(name))
     elif Path(name).is_dir():
@@ -96,7 +106,7 @@ def load_language(name: str, device: str | None = None) -> Language:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=_number_type(place))
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=number)
     except (
         OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError
     ) as error:  # fmt: skip
@@ -104,11 +114,6 @@ def load_language(name: str, device: str | None = None) -> Language:
         raise UserError(f"cannot load the model '{name}': {reason}") from error
     torch.nn.Module.to(model, place).train(False)
     return Language(name, model, tokenizer, _key(model, folder, source))
-
-
-def _number_type(place: torch.device) -> torch.dtype:
-    """Half the memory where the hardware is made for it; the adapters are in 32 bits anywhere."""
-    return torch.bfloat16 if place.type == "cuda" else torch.float32
 
 
 def _converted(file: Path) -> Path:

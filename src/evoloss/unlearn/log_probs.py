@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+class Extent(NamedTuple):
+    """Of some rows: the longest, and how many places are to be predicted."""
+
+    width: int
+    answers: int
 
 
 @dataclass(frozen=True)
@@ -26,30 +36,49 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def rows(self, index: Tensor) -> Sequences:
-        """Some of them, without the columns that are padding in all of these."""
-        attention = self.attention[index]
-        width = int(attention.sum(1).max())
-        return Sequences(
-            self.tokens[index, :width], attention[:, :width], self.answer[index, :width]
-        )
+    @cached_property
+    def _extents(self) -> NDArray[np.int64]:
+        """(2, N) an `Extent` of each row, read once: every reading waits for a GPU."""
+        found = torch.stack([self.attention.sum(1).long(), (self.answer > 0).sum(1)])
+        return np.asarray(found.cpu().numpy())
+
+    def extent(self, index: Tensor | None = None) -> Extent:
+        """Of some rows, or of all. index: on the CPU."""
+        extents = self._extents if index is None else self._extents[:, index.numpy()]
+        return Extent(int(extents[0].max()), int(extents[1].sum()))
+
+    def rows(self, index: Tensor, placed: Tensor | None = None) -> Sequences:
+        """Some of them, without the columns that are padding in all of these.
+
+        index: on the CPU; placed: the same where the tokens are, to save the move.
+        """
+        width = self.extent(index).width
+        index = index if placed is None else placed
+        parts = (self.tokens, self.attention, self.answer)
+        return Sequences(*(each[index, :width] for each in parts))
 
     def to(self, device: torch.device) -> Sequences:
         """The same on another device."""
         return Sequences(self.tokens.to(device), self.attention.to(device), self.answer.to(device))
 
 
-def token_log_probs(model: nn.Module, part: Sequences, copies: int = 1) -> Tensor:
-    """(copies · N, T) log-probability of each answer token, 0 elsewhere; candidate by candidate."""
+def token_log_probs(
+    model: nn.Module, part: Sequences, copies: int = 1, extent: Extent | None = None
+) -> Tensor:
+    """(copies · N, T) log-probability of each answer token, 0 elsewhere; candidate by candidate.
+
+    extent: of the part, if it is known; to find it out waits for a GPU, and nothing else here does.
+    """
+    answers = (extent or part.extent()).answers
     tokens, attention, answer = (
         each.repeat(copies, 1) for each in (part.tokens, part.attention, part.answer > 0)
     )
-    row, column = answer.nonzero(as_tuple=True)  # never column 0: nothing predicts the first token
+    row, place = torch.nonzero_static(answer, size=copies * answers).unbind(1)
     logits = logits_at(
-        model, (row, column - 1), input_ids=tokens, attention_mask=attention, use_cache=False
-    ).float()
-    chosen = -functional.cross_entropy(logits, tokens[answer], reduction="none")
-    return chosen.new_zeros(tokens.shape).masked_scatter(answer, chosen)
+        model, (row, place - 1), input_ids=tokens, attention_mask=attention, use_cache=False
+    ).float()  # place is never 0: nothing predicts the first token
+    chosen = -functional.cross_entropy(logits, tokens[row, place], reduction="none")
+    return chosen.new_zeros(tokens.shape).index_put((row, place), chosen)
 
 
 def logits_at(model: nn.Module, places: tuple[Tensor, Tensor], **inputs: Any) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from evoloss.lang.evaluate import torch_value
 from evoloss.lang.expr import Expr, inputs_of
 from evoloss.lang.types import UNLEARNING, UNLEARNING_FORGET, UNLEARNING_TOKENS, Signature
-from evoloss.unlearn.log_probs import Sequences, token_log_probs
+from evoloss.unlearn.log_probs import Extent, Sequences, token_log_probs
 
 
 class Objective(Protocol):
@@ -49,12 +50,35 @@ class Part:
 
     def rows(self, chosen: Sequence[int]) -> Part:
         """Some of its rows."""
-        data = self.data.rows(torch.tensor(chosen, device=self.data.tokens.device))
+        data = self.data.rows(torch.tensor(chosen))
         return Part(data, self.reference[chosen, : data.tokens.shape[1]])
 
     def to(self, device: torch.device) -> Part:
         """The same on another device."""
         return Part(self.data.to(device), self.reference.to(device))
+
+
+@dataclass(frozen=True)
+class Order:
+    """The minibatches of one set. rows: (steps, B) row numbers, on the CPU.
+
+    What the steps of a training need is moved to the set's device once, and what Python has to know
+    of them is read once: a GPU that is waited for in every step stands still in every step.
+    """
+
+    part: Part
+    rows: Tensor
+
+    def __getitem__(self, step: int) -> tuple[Part, Extent]:
+        """The minibatch of a step."""
+        index, placed = self.rows[step], self._placed[step]
+        data = self.part.data.rows(index, placed)
+        width = data.tokens.shape[1]
+        return Part(data, self.part.reference[placed, :width]), self.part.data.extent(index)
+
+    @cached_property
+    def _placed(self) -> Tensor:
+        return self.rows.to(self.part.reference.device)
 
 
 @dataclass(frozen=True)
@@ -99,6 +123,14 @@ def minibatches(
     )
 
 
+def orders(sets: Sets, forget: Tensor, retain: Tensor | None) -> dict[str, Order]:
+    """By the sets' names, the minibatches of these rows."""
+    found = {"forget": Order(sets.forget, forget)}
+    if sets.retain is not None and retain is not None:
+        found["retain"] = Order(sets.retain, retain)
+    return found
+
+
 class LossObjective:
     """One loss of the loss language for each candidate, all on the same minibatches."""
 
@@ -112,6 +144,7 @@ class LossObjective:
             signature_of(loss, sets.retain is not None) is UNLEARNING_TOKENS for loss in losses
         ]
         self.forget, self.retain = minibatches(sets, batch, steps, rng)
+        self.orders = orders(sets, self.forget, self.retain)
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -123,9 +156,7 @@ class LossObjective:
 
     def inputs(self, model: nn.Module, step: int, copies: int) -> list[Batch]:
         """The log-probabilities of a step's minibatches under each of the model's adapters."""
-        found = {"forget": _rows(model, self.sets.forget, self.forget[step], copies)}
-        if self.sets.retain is not None and self.retain is not None:
-            found["retain"] = _rows(model, self.sets.retain, self.retain[step], copies)
+        found = {name: _rows(model, each, step, copies) for name, each in self.orders.items()}
         return [{name: rows[copy] for name, rows in found.items()} for copy in range(copies)]
 
     def value(self, copy: int, batch: Batch) -> Tensor:
@@ -139,8 +170,8 @@ class LossObjective:
             inputs |= rows.tokens(name) if by_token else rows.means(name)
         try:
             return torch_value(self.losses[copy], inputs)
-        except torch.OutOfMemoryError:
-            raise
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise  # neither is the loss's fault
         except (RuntimeError, IndexError):
             return math.nan * batch["forget"].log_probs.sum()
 
@@ -174,9 +205,8 @@ Batch = Mapping[str, Rows]
 """The minibatches of a step, of `forget` and `retain`, as one candidate's model sees them."""
 
 
-def _rows(model: nn.Module, part: Part, index: Tensor, copies: int) -> list[Rows]:
-    data = part.data.rows(index)
-    width = data.tokens.shape[1]
-    found = token_log_probs(model, data, copies).view(copies, len(index), width)
-    known = part.reference[index, :width]
-    return [Rows(each, known, data.answer) for each in found]
+def _rows(model: nn.Module, order: Order, step: int, copies: int) -> list[Rows]:
+    part, extent = order[step]
+    found = token_log_probs(model, part.data, copies, extent)
+    by_copy = found.view(copies, *part.reference.shape)
+    return [Rows(each, part.reference, part.data.answer) for each in by_copy]

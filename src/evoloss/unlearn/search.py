@@ -74,7 +74,9 @@ def search(
             "sharing": asdict(bench.sharing),
             "endpoint": None if endpoint is None else asdict(endpoint),
         }
-        store = Store.create(Path(out), task=problem.source, settings=chosen.to_json(), about=about)
+        store = Store.create(
+            Path(out), task=problem.source, settings=bench.settings.to_json(), about=about
+        )
     return _go(arena, store, observer, staff), bench
 
 

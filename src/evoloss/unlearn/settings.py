@@ -13,6 +13,7 @@ from evoloss.unlearn.metrics.scores import OBJECTIVES
 METHODS = ("gp", "llm", "mixture", "random", "zoo")
 """Who proposes the losses."""
 LOCAL_SEARCHES = ("none", "unrolled", "es")
+PRECISIONS = ("float32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class UnlearnSettings(LoopSettings):
     shard: how many adapters are one piece of work, side by side on one torch thread; None for all
         of a generation, as suits this machine. Workers want a number (see docs/scaling.md); the
         history depends on it, and not on how many workers there are.
+    precision: of the model's own weights, float32 or bf16; None takes bf16 on a GPU and float32 on
+        the CPU, and the run keeps it. Adapters, losses and optimisers are in float32 anywhere.
     texts: how many answers of the retain set are generated for a score; all of the forget set are.
     """
 
@@ -61,6 +64,7 @@ class UnlearnSettings(LoopSettings):
     es_sigma: float = 0.1
     together: int | None = None
     shard: int | None = None
+    precision: str | None = None
     texts: int | None = 32
 
     def __post_init__(self) -> None:
@@ -82,6 +86,8 @@ class UnlearnSettings(LoopSettings):
         ):
             if getattr(self, name) not in known:
                 raise unknown(name.replace("_", " "), getattr(self, name), known)
+        if self.precision not in (None, *PRECISIONS):
+            raise unknown("precision", self.precision, PRECISIONS)
 
     @property
     def final_trainings(self) -> int:

@@ -7,7 +7,7 @@ candidates of a race may be put together anew at each of its stages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +51,7 @@ def begin(model: nn.Module, lora: LoraSettings, seed: int) -> Progress:
     with attached(model, 1, lora) as adapters:
         adapters.reset(seed)
         blank = [torch.zeros_like(each[0], device="cpu") for each in adapters.parameters]
-        return Progress(_on_cpu(adapters.state(0)), tuple((each, each) for each in blank))
+        return Progress(adapters.states()[0], tuple((each, each) for each in blank))
 
 
 def advance(
@@ -70,7 +70,7 @@ def advance(
     with attached(model, len(running), lora) as adapters:
         adapters.load([each.weights for each in standing])
         chosen = [schedules[candidate] for candidate in running]
-        optimiser = _AdamW(adapters, chosen, standing)
+        optimiser = _AdamW(adapters, chosen, standing, end)
         for step in range(standing[0].step, end):
             values = objective.values(model, step, running)
             gradients = torch.autograd.grad(
@@ -81,56 +81,90 @@ def advance(
 
 
 class _AdamW:
-    """One step for all candidates at once; each is clipped, and stopped, for itself."""
+    """One step for all candidates at once; each is clipped, and stopped, for itself.
+
+    The numbers of a candidate are one row of D, whatever tensors they belong to, and what the steps
+    need is on the device before the first: an adapter has hundreds of small tensors, and on a GPU
+    it is the number of operations that costs, and every number that is fetched.
+    """
 
     def __init__(
-        self, adapters: Adapters, schedules: Sequence[Schedule], standing: Sequence[Progress]
+        self,
+        adapters: Adapters,
+        schedules: Sequence[Schedule],
+        standing: Sequence[Progress],
+        end: int,
     ) -> None:
+        """end: the last step, from those of `standing` on, which are at one step."""
         self.adapters = adapters
-        self.schedules = schedules
-        device = adapters.parameters[0].device
-        self.moments = [
-            tuple(torch.stack([each[which] for each in pairs]).to(device) for which in (0, 1))
-            for pairs in zip(*(each.moments for each in standing), strict=True)
+        self.parameters = adapters.parameters
+        self.widths = [each[0].numel() for each in self.parameters]
+        self.begin = standing[0].step
+        device = self.parameters[0].device
+        moments = [
+            torch.stack([_row(pair[which] for pair in each.moments) for each in standing])
+            for which in (0, 1)
         ]
+        self.m, self.v = (each.to(device) for each in moments)
         self.fine = torch.tensor([each.fine for each in standing], device=device)
-        self.decay = torch.tensor([each.weight_decay for each in schedules], device=device)
         self.clip = torch.tensor([each.clip for each in schedules], device=device)
+        self.decay = torch.tensor([[each.weight_decay] for each in schedules], device=device)
+        self.rates = torch.tensor(
+            [
+                [each.lr * max(0.0, 1.0 - step / each.steps) for each in schedules]
+                for step in range(self.begin, end)
+            ],
+            device=device,
+        )
+        self.decays = any(each.weight_decay for each in schedules)
 
     @torch.no_grad()
     def update(self, gradients: Sequence[Tensor], step: int) -> None:
         """Moves every candidate whose gradient is finite and whose schedule is not over."""
-        squares = [each.float().square().flatten(1).sum(1) for each in gradients]
-        norm = torch.stack(squares).sum(0).sqrt()
-        rates = norm.new_tensor(
-            [each.lr * max(0.0, 1.0 - step / each.steps) for each in self.schedules]
-        )
+        g = _rows(gradients)
+        squares = g.float().square().split(self.widths, 1)
+        norm = torch.stack([each.sum(1) for each in squares]).sum(0).sqrt()
+        rates = self.rates[step - self.begin]
         self.fine &= torch.isfinite(norm)
         factor = torch.where(self.fine, (self.clip / norm.clamp(min=1e-6)).clamp(max=1.0), 0.0)
-        moving = (self.fine & (rates > 0))[:, None, None]
+        moving = (self.fine & (rates > 0))[:, None]
         correct1, correct2 = 1.0 - 0.9 ** (step + 1), 1.0 - 0.999 ** (step + 1)
-        for p, g, (m, v) in zip(self.adapters.parameters, gradients, self.moments, strict=True):
-            g = torch.where(moving, g * factor[:, None, None], 0.0)
-            m.lerp_(g, 0.1)
-            v.mul_(0.999).addcmul_(g, g, value=0.001)
-            change = m / correct1 / ((v / correct2).sqrt() + 1e-8)
-            change = change + self.decay[:, None, None] * p
-            p.sub_(torch.where(moving, rates[:, None, None] * change, 0.0))
+        g = torch.where(moving, g * factor[:, None], 0.0)
+        self.m.lerp_(g, 0.1)
+        self.v.mul_(0.999).addcmul_(g, g, value=0.001)
+        change = self.m / correct1 / ((self.v / correct2).sqrt() + 1e-8)
+        if self.decays:
+            change = change + self.decay * _rows(self.parameters)
+        move = torch.where(moving, rates[:, None] * change, 0.0).split(self.widths, 1)
+        for p, each in zip(self.parameters, move, strict=True):
+            p.sub_(each.view_as(p))
 
     def standing(self, step: int) -> list[Progress]:
         """What each candidate has become."""
         moved, fine = self.adapters.moved().tolist(), self.fine.tolist()
+        m, v = (self._parted(each.cpu()) for each in (self.m, self.v))
         return [
-            Progress(
-                _on_cpu(self.adapters.state(copy)),
-                tuple((m[copy].cpu(), v[copy].cpu()) for m, v in self.moments),
-                step,
-                fine[copy],
-                moved[copy],
-            )
-            for copy in range(len(self.schedules))
+            Progress(weights, tuple(zip(m[copy], v[copy], strict=True)), step, fine[copy],
+                     moved[copy])
+            for copy, weights in enumerate(self.adapters.states())
+        ]  # fmt: skip
+
+    def _parted(self, rows: Tensor) -> list[list[Tensor]]:
+        """Each row as tensors of the parameters' shapes, with memory of their own."""
+        return [
+            [
+                part.view(p.shape[1:]).clone()
+                for part, p in zip(row.split(self.widths), self.parameters, strict=True)
+            ]
+            for row in rows
         ]
 
 
-def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: weight.cpu() for name, weight in state.items()}
+def _row(tensors: Iterable[Tensor]) -> Tensor:
+    """(D,) the numbers of one candidate."""
+    return torch.cat([each.flatten() for each in tensors])
+
+
+def _rows(tensors: Sequence[Tensor]) -> Tensor:
+    """(K, D) the numbers of each candidate."""
+    return torch.cat([each.flatten(1) for each in tensors], 1)

@@ -18,7 +18,7 @@ from torch.nn.functional import logsigmoid
 from evoloss.errors import UserError
 from evoloss.unlearn.data.example import DataSet
 from evoloss.unlearn.log_probs import reference, token_log_probs
-from evoloss.unlearn.objective import Part
+from evoloss.unlearn.objective import Order, Part
 from evoloss.unlearn.rivals.minibatches import Minibatches
 from evoloss.unlearn.rivals.rival import Context, Variant
 from evoloss.unlearn.tokens import padded
@@ -44,8 +44,7 @@ class IdkDPO:
         """Raises: UserError if the forget set has running text, which asks nothing."""
         self.variants = variants
         self.minibatches = Minibatches(context)
-        self.known = context.sets.forget
-        self.idk, self.idk_rows = _ignorance(context, self.minibatches.forget)
+        self.idk = _ignorance(context, self.minibatches.forget)
 
     def __len__(self) -> int:
         return len(self.variants)
@@ -53,8 +52,8 @@ class IdkDPO:
     def values(self, model: nn.Module, step: int, running: Sequence[int]) -> Tensor:
         """(len(running),) values of the running variants, each under its own adapter."""
         copies = len(running)
-        idk = _log_ratio(model, self.idk, self.idk_rows[step], copies)
-        known = _log_ratio(model, self.known, self.minibatches.forget[step], copies)
+        idk = _log_ratio(model, self.idk, step, copies)
+        known = _log_ratio(model, self.minibatches.orders["forget"], step, copies)
         beta, alpha = (
             idk.new_tensor([self.variants[copy][name] for copy in running])
             for name in ("beta", "alpha")
@@ -63,8 +62,8 @@ class IdkDPO:
         return -2.0 / beta * preference + alpha * self.minibatches.retain_nll(model, step, copies)
 
 
-def _ignorance(context: Context, rows: Tensor) -> tuple[Part, Tensor]:
-    """The prompts of the rows (steps, B) with drawn answers; (steps, B) which of them a step takes.
+def _ignorance(context: Context, rows: Tensor) -> Order:
+    """The prompts of the rows (steps, B) with drawn answers, and which of them a step takes.
 
     Each visit to a row draws anew. What was drawn more than once is kept once, so that there is
     never more to keep than every prompt with every answer.
@@ -85,10 +84,11 @@ def _ignorance(context: Context, rows: Tensor) -> tuple[Part, Tensor]:
     device = context.sets.forget.reference.device
     data = padded(encoded.rows, context.encoder.pad).to(device)
     part = Part(data, reference(context.model, data)).to(device)
-    return part, torch.from_numpy(places.reshape(rows.shape))
+    return Order(part, torch.from_numpy(places.reshape(rows.shape)))
 
 
-def _log_ratio(model: nn.Module, part: Part, index: Tensor, copies: int) -> Tensor:
+def _log_ratio(model: nn.Module, order: Order, step: int, copies: int) -> Tensor:
     """(copies, B) log-probability of each whole answer, less that under the reference."""
-    found = token_log_probs(model, part.data.rows(index), copies).sum(1)
-    return found.view(copies, -1) - part.reference[index].sum(1)
+    part, extent = order[step]
+    found = token_log_probs(model, part.data, copies, extent).sum(1)
+    return found.view(copies, -1) - part.reference.sum(1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from evoloss.unlearn.log_probs import token_log_probs
-from evoloss.unlearn.objective import minibatches
+from evoloss.unlearn.objective import minibatches, orders
 from evoloss.unlearn.rivals.rival import Context
 
 
@@ -17,11 +17,12 @@ class Minibatches:
         sets, batch, steps = context.sets, context.batch, context.steps
         self.sets = sets
         self.forget, self.retain = minibatches(sets, batch, steps, context.rng)
+        self.orders = orders(sets, self.forget, self.retain)
 
     def retain_nll(self, model: nn.Module, step: int, copies: int) -> Tensor:
         """(copies,) mean over the answer tokens of a retain minibatch; 0 without a retain set."""
-        if self.sets.retain is None or self.retain is None:
+        if "retain" not in self.orders:
             return torch.zeros(copies, device=self.sets.forget.reference.device)
-        data = self.sets.retain.data.rows(self.retain[step])
-        summed = token_log_probs(model, data, copies).view(copies, -1).sum(1)
-        return -summed / data.answer.sum()
+        part, extent = self.orders["retain"][step]
+        summed = token_log_probs(model, part.data, copies, extent).view(copies, -1).sum(1)
+        return -summed / part.data.answer.sum()

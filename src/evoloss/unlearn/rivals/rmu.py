@@ -46,8 +46,7 @@ class RMU:
     def values(self, model: nn.Module, step: int, running: Sequence[int]) -> Tensor:
         """(len(running),) values of the running variants, each under its own adapter."""
         retain = self._retain(model, step, running)
-        rows = self.minibatches.forget[step]
-        data = self.minibatches.sets.forget.data.rows(rows)
+        data = self.minibatches.orders["forget"][step][0].data
         states = self._states(model, data, running, len(running))
         found = []
         for at, copy in enumerate(running):
@@ -58,10 +57,9 @@ class RMU:
 
     def _retain(self, model: nn.Module, step: int, running: Sequence[int]) -> Tensor:
         """(len(running),) how far hidden states of the retain set have moved; 0 without one."""
-        sets, rows = self.minibatches.sets, self.minibatches.retain
-        if sets.retain is None or rows is None:
+        if "retain" not in self.minibatches.orders:
             return torch.zeros(len(running), device=self.direction.device)
-        data = sets.retain.data.rows(rows[step])
+        data = self.minibatches.orders["retain"][step][0].data
         # (N, T, H) numbers a layer are too many to keep for a large set; one more pass, shared by
         # all candidates, gives those of the minibatch.
         with off(model), torch.no_grad():

@@ -31,13 +31,15 @@ class UNDIAL:
 
     def values(self, model: nn.Module, step: int, running: Sequence[int]) -> Tensor:
         """(len(running),) values of the running variants, each under its own adapter."""
-        data = self.minibatches.sets.forget.data.rows(self.minibatches.forget[step])
+        part, extent = self.minibatches.orders["forget"][step]
+        data = part.data
+        places = torch.nonzero_static(data.answer[:, 1:] > 0, size=extent.answers).unbind(1)
         # Logits of a whole set, (N, T, V), fit nowhere; one more pass for all candidates together
         # gives those of the minibatch.
         with off(model), torch.no_grad():
-            teacher = _answer_logits(model, data, 1)[0]
-        true = data.tokens[:, 1:][data.answer[:, 1:].bool()][:, None]
-        student = _answer_logits(model, data, len(running))
+            teacher = _answer_logits(model, data, places, 1)[0]
+        true = data.tokens[:, 1:][places[0], places[1]][:, None]
+        student = _answer_logits(model, data, places, len(running))
         retain = self.minibatches.retain_nll(model, step, len(running))
         found = []
         for at, copy in enumerate(running):
@@ -48,9 +50,14 @@ class UNDIAL:
         return torch.stack(found)
 
 
-def _answer_logits(model: nn.Module, data: Sequences, copies: int) -> Tensor:
-    """(copies, n, V) logits from which the n answer tokens of a minibatch are predicted."""
+def _answer_logits(
+    model: nn.Module, data: Sequences, places: tuple[Tensor, ...], copies: int
+) -> Tensor:
+    """(copies, n, V) logits from which the n answer tokens of a minibatch are predicted.
+
+    places: rows and columns of the answer tokens, the first column left out.
+    """
     tokens, attention = (each.repeat(copies, 1) for each in (data.tokens, data.attention))
     logits: Tensor = model(input_ids=tokens, attention_mask=attention, use_cache=False).logits
     by_copy = logits[:, :-1].reshape(copies, *data.answer[:, 1:].shape, -1)
-    return by_copy[:, data.answer[:, 1:].bool()].float()
+    return by_copy[:, places[0], places[1]].float()
