@@ -93,7 +93,7 @@ def test_a_run_without_the_archives_notes_gets_them(tmp_path):
     with Store.open(tmp_path / "run", write=True) as store:
         store.extend({**store.settings, "generations": 30})
         noted = store.summaries()
-        store._connection.execute("DROP TABLE keys")
+        store._database.connection.execute("DROP TABLE keys")
     assert resumed(tmp_path / "run").history == whole.history
     with Store.open(tmp_path / "run", write=False) as store:
         assert store.summaries()[:100] == noted

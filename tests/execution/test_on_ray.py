@@ -173,7 +173,7 @@ def test_when_the_node_dies_the_run_goes_on_elsewhere(tmp_path):
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not generations(out) and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     nodes = raylets(first.pid)

@@ -56,9 +56,9 @@ def test_workers_have_the_history_of_a_search_in_shards(problem, here, mirror, m
     loaded = []
     real = language.load_language
 
-    def noted(name, device=None):
+    def noted(name, device=None, *others):
         loaded.append((name.rpartition("/")[2], device))
-        return real(name, device)
+        return real(name, device, *others)
 
     monkeypatch.setattr("evoloss.unlearn.bench.load_language", noted)
     assert outcome(search(problem, workers=1, **SETTINGS)[0]) == here
