@@ -65,9 +65,10 @@ def test_every_set_is_divided_and_the_division_is_the_seeds():
         "task", some("f"), some("r"), some("h"), {"facts": some("p")}, {"wmdp": choices}
     )
     parts = divide(data, 7)
+    assert (len(parts.search.retain), len(parts.test.retain)) == (23, 7), "a quarter of 30"
+    assert not set(parts.search.retain) & set(parts.test.retain)
     for one, other in [
         (parts.search.forget, parts.test.forget),
-        (parts.search.retain, parts.test.retain),
         (parts.search.holdout, parts.test.holdout),
         (parts.search.probes["facts"], parts.test.probes["facts"]),
         (parts.search.choices["wmdp"], parts.test.choices["wmdp"]),

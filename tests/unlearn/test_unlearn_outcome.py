@@ -98,6 +98,7 @@ def test_what_is_trained_on(problem):
     search, test = bench.searching, bench.testing
     for phase in (search, test):
         assert trained(bench, phase.sets.forget) == encoded(bench, data.forget)
+    assert trained(bench, search.sets.retain) == trained(bench, test.sets.retain)
     secret = encoded(bench, parts.test.retain)
     for phase in (search, test):
         kept = trained(bench, phase.sets.retain)

@@ -1,10 +1,10 @@
 """A problem made ready for training: tokens, reference log-probabilities, and what to compare with.
 
-All trainings are of the whole forget set, for that is what is to be forgotten: a rate that suits
-half of it is too large for all. But a search measures on the search part alone, and what is to be
-kept on questions that it does not train on: any loss with a strong retain term keeps those that it
-is trained on. What it finds is trained anew and measured on the test part: questions to forget
-that no choice has looked at, and questions to keep that no training has touched.
+All trainings are on the same data: the whole forget set, for that is what is to be forgotten, and a
+part of the retain set. A rate that suits half of the former is too large for all, and with more of
+the latter less is forgotten. What differs is what is measured: a search looks at its part of the
+questions to forget, and at questions to keep that no training touches, for any loss with a strong
+retain term keeps those that it is trained on; the test looks at others of either kind.
 """
 
 from __future__ import annotations
@@ -109,17 +109,25 @@ class Bench:
     @cached_property
     def searching(self) -> Phase:
         """What a search trains on, and the search part, which it measures on."""
-        part = self.divided.search
-        if part.retain is None or not self.has_retain or len(part.retain) < LEAST_TO_DIVIDE:
-            return self._phase(SEARCHING, part.retain, part)
-        rng = stream(self.settings.seed, Purpose.FITNESS_BATCHES, len(part.retain))
-        trained, measured = divide_set(part.retain, rng)
-        return self._phase(SEARCHING, trained, replace(part, retain=measured))
+        trained, measured = self._kept
+        return self._phase(SEARCHING, trained, replace(self.divided.search, retain=measured))
 
     @cached_property
     def testing(self) -> Phase:
         """What comes after the search."""
-        return self._phase(TESTING, self.divided.search.retain, self.divided.test)
+        return self._phase(TESTING, self._kept[0], self.divided.test)
+
+    @cached_property
+    def _kept(self) -> tuple[DataSet[Example] | None, DataSet[Example] | None]:
+        """Of what is to be kept: what every training is on, and what a search measures.
+
+        The latter is as large as the test part.
+        """
+        kept, share = self.divided.search.retain, self.settings.test_share
+        if kept is None or not self.has_retain or len(kept) < LEAST_TO_DIVIDE:
+            return kept, kept
+        rng = stream(self.settings.seed, Purpose.FITNESS_BATCHES, len(kept))
+        return divide_set(kept, rng, share / (2 - share))  # as many as are tested
 
     @cached_property
     def validation(self) -> Sets:

@@ -28,7 +28,9 @@ class UnlearnSettings(LoopSettings):
     rank, alpha: of the adapters. context: the most tokens of a sequence.
     objective: what selects, on the search part of the data.
     forget_only: train without the retain set, which then only tells what is kept.
-    test_share: the share of the questions that no choice looks at.
+    test_share: the share of the questions to forget that no choice looks at. Half as large a
+        share of those to keep is measured by the search, and another by the test; the rest is
+        trained on.
     finalists: the best candidates, which are scored again on `final_seeds` other adapters each;
         final_rates: the multiples of the learning rate that they are tried with on the first.
     together: how many adapters train side by side; None tries out what is fastest.

@@ -30,19 +30,22 @@ class Divided:
 
 
 def divide(data: UnlearningData, seed: int, test_share: float = TEST_SHARE) -> Divided:
-    """Search and test part of every set.
+    """Search and test part of every set. Of the retain set, which is also trained on, half the
+    share is for the test.
 
     Each set draws from a generator of its own, of the seed and the set's role, so that its division
     does not depend on which other sets there are.
     Raises: UserError if a set has a single question, or the share leaves a part empty.
     """
 
-    def both(role: str, rows: DataSet[R]) -> tuple[DataSet[R], DataSet[R]]:
+    def both(
+        role: str, rows: DataSet[R], share: float = test_share
+    ) -> tuple[DataSet[R], DataSet[R]]:
         rng = np.random.default_rng([seed, zlib.crc32(role.encode())])
-        return divide_set(rows, rng, test_share)
+        return divide_set(rows, rng, share)
 
     forget = both("forget", data.forget)
-    retain = (None, None) if data.retain is None else both("retain", data.retain)
+    retain = (None, None) if data.retain is None else both("retain", data.retain, test_share / 2)
     holdout = (None, None) if data.holdout is None else both("holdout", data.holdout)
     probes = {name: both(f"probe {name}", rows) for name, rows in data.probes.items()}
     choices = {name: both(f"choice {name}", rows) for name, rows in data.choices.items()}
