@@ -228,8 +228,10 @@ def test_workers_killed_at_random_moments_lose_and_change_nothing():
 
 # Leftovers
 
+# Who starts a test run in the background of a shell has SIGINT ignored, and so have its children.
 DRIVER = """
-import sys, threading
+import signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from evoloss.execution.executor import Recipe
 from evoloss.execution.pool import Pool
 pool = Pool(Recipe("troublesome:workplace", {}), 2, 1)
