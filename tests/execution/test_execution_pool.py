@@ -218,7 +218,7 @@ def test_workers_killed_at_random_moments_lose_and_change_nothing():
         killer = threading.Thread(target=kill, args=(made,))
         killer.start()
         try:
-            found = made.run("square", chosen, {"seconds": 0.2}, lambda share: progressed.set())
+            found = made.run("square", chosen, {"seconds": 0.6}, lambda share: progressed.set())
         finally:
             over.set()
             killer.join()
