@@ -17,11 +17,9 @@ class Tracker(Protocol):
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Some numbers at a step (the generation)."""
-        ...
 
     def close(self) -> None:
         """Nothing more will come."""
-        ...
 
 
 def values(progress: Progress) -> dict[str, float]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evoloss.unlearn.log_probs import Sequences, logits_at, token_log_probs
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
 VOCABULARY, WIDTH = 23, 8
 SMALL: dict[str, dict[str, Any]] = {

@@ -92,7 +92,7 @@ Tune = Annotated[
     int | None,
     typer.Option(
         help="Trainings that each of them is tuned in.",
-        show_default="as many as the search had",
+        show_default="as many as the search took, finals included",
         min=1,
     ),
 ]

@@ -89,39 +89,30 @@ class Arena(Protocol):
 
     def threads(self) -> AbstractContextManager[None]:
         """Within it, computations use as many threads as suit them."""
-        ...
 
     def space(self, common: Mapping[str, Any]) -> Space:
         """What is searched. common: the fields of a Space that the loop knows."""
-        ...
 
     def proposer(self, space: Space) -> Proposer:
         """The proposer of the settings' method."""
-        ...
 
     def fingerprint(self, loss: Expr) -> str | None:
         """A key that losses with the same gradients share; None for one without any."""
-        ...
 
     def faults(self, losses: Sequence[Expr]) -> list[str | None]:
         """What a cheap test finds wrong with each loss; None if nothing is."""
-        ...
 
     def tune(self, losses: Sequence[Expr], tick: Tick) -> list[Tuned]:
         """The tuned weights of each loss."""
-        ...
 
     def score(self, candidates: Sequence[Candidate], tick: Tick) -> list[Outcome]:
         """Trains with each candidate's loss and validates."""
-        ...
 
     def finals(self, candidates: Sequence[Candidate]) -> tuple[list[Final], int]:
         """The best candidates scored once more, and the gradient steps that took.
 
         Those whose mean is not finite are left out.
         """
-        ...
 
     def shown(self, error: float) -> float:
         """The value of the metric for an error."""
-        ...

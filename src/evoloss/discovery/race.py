@@ -46,7 +46,6 @@ class Runner(Protocol):
         self, running: Sequence[int], begin: int, end: int
     ) -> Sequence[tuple[float, ...] | Fault]:
         """The errors of each after the step `end`, one a trial; all of them stood at `begin`."""
-        ...
 
 
 def race(

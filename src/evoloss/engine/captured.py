@@ -38,11 +38,9 @@ class Recorder(Protocol):
 
     def record(self) -> AbstractContextManager[object]:
         """What is done within it is recorded."""
-        ...
 
     def replay(self) -> None:
         """Does it again, on the same memory."""
-        ...
 
 
 class CudaGraph:

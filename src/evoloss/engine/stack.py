@@ -31,37 +31,30 @@ class Stack(Protocol):
     @property
     def repeatable(self) -> bool:
         """Whether passes draw no random numbers."""
-        ...
 
     def forward(self, theta: Tensor, x: Tensor) -> Tensor:
         """(P, B, C) raw outputs of θ (P, D) for x (B, …); differentiable by autograd."""
-        ...
 
     def pull(self, theta: Tensor, x: Tensor) -> tuple[Tensor, Pullback]:
         """Raw outputs, and G (P, B, C) ↦ Jᵀ G (P, D). θ may be (1, D); G still has P."""
-        ...
 
     def push(self, theta: Tensor, x: Tensor, along: Tensor) -> Tensor:
         """J · along: (P, B, C) for directions (P, D) at θ (P, D) or (1, D)."""
-        ...
 
     def statistics(self, theta: Tensor, batches: Sequence[Tensor]) -> Statistics | None:
         """What the batch norms of each copy standardise by in evaluation: averages over batches.
 
         None if the network has none.
         """
-        ...
 
     def predict(self, theta: Tensor, x: Tensor, statistics: Statistics | None = None) -> Tensor:
         """`forward` in evaluation mode (no dropout), without a graph.
 
         statistics: of the same θ; without them, batch norms standardise by x.
         """
-        ...
 
     def reseed(self, noise: int) -> None:
         """Sets the seed of the network's own randomness for the passes that follow."""
-        ...
 
 
 class Layout:

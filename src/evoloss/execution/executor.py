@@ -34,7 +34,6 @@ class Workplace(Protocol):
         self, call: str, items: Sequence[Plain], common: Mapping[str, Plain], tick: Tick
     ) -> list[Plain]:
         """One answer an item. common: what holds for all of them."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,9 @@ class Executor(Protocol):
         self, call: str, items: Sequence[Plain], common: Mapping[str, Plain], tick: Tick
     ) -> list[Plain | Fault]:
         """One answer an item, in their order; a Fault where one cannot be had."""
-        ...
 
     def close(self) -> None:
         """Ends what it started; nothing can be run any more."""
-        ...
 
 
 _FEWEST = 4

@@ -66,7 +66,6 @@ class HyperGradient(Protocol):
         the only source of random numbers. Nothing that is given is changed.
         Returns: (P, N) float64, zero in the padding.
         """
-        ...
 
 
 def sgd_step(

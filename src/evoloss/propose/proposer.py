@@ -108,11 +108,9 @@ class Proposer(Protocol):
 
     def ask(self, generation: int) -> Sequence[Proposal]:
         """The losses of a generation, at most `population` of them; none ends the search."""
-        ...
 
     def tell(self, generation: int, results: Sequence[Individual]) -> None:
         """How the losses of that generation fared, in the order they were asked."""
-        ...
 
 
 class Member(Proposer, Protocol):
@@ -123,4 +121,3 @@ class Member(Proposer, Protocol):
 
     def ask(self, generation: int, count: int | None = None) -> Sequence[Proposal]:
         """At most `count` losses; the whole population if that is None."""
-        ...

@@ -28,14 +28,12 @@ class Objective(Protocol):
 
     def __len__(self) -> int:
         """How many candidates there are."""
-        ...
 
     def values(self, model: nn.Module, step: int, running: Sequence[int]) -> Tensor:
         """(len(running),) the value of each running candidate at a step.
 
         The model holds the adapters of the running candidates and no others, in their order.
         """
-        ...
 
 
 @dataclass(frozen=True)
