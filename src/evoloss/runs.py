@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from evoloss.discovery import trade_off
 from evoloss.discovery.candidate import Candidate, Fate, Summary
 from evoloss.discovery.leaders import Leaders
 from evoloss.discovery.loop_settings import ENDLESS
@@ -158,6 +159,7 @@ def _summary(store: Store) -> dict[str, Any]:
     about, settings = store.about, store.settings
     return {
         "run": str(store.directory),
+        "kind": about.get("kind", "supervised"),
         "task": about["task"],
         "network": about["network"],
         "preset": settings["preset"],
@@ -212,6 +214,7 @@ def description(overview: Overview) -> dict[str, Any]:
         "settings": store.settings,
         "best": None if found.best is None else _plain(found.best),
         "front": [_plain(each) for each in found.front],
+        **_trade_off(overview),
         "fates": dict(Counter(each.fate.value for each in overview.summaries)),
         "candidates": budget.candidates,
         "evaluated": budget.evaluated,
@@ -219,6 +222,20 @@ def description(overview: Overview) -> dict[str, Any]:
         "seconds": budget.seconds,
         "ended": (store.outcome or {}).get("ended"),
         "evaluations": store.evaluations(),
+    }
+
+
+def _trade_off(overview: Overview) -> dict[str, Any]:
+    """The front of an unlearning run in what its users weigh against each other."""
+    store = overview.store
+    if store.about.get("kind") != "unlearning":
+        return {}
+    found = trade_off.front(overview.history, store.settings["epochs"])
+    return {
+        "trade_off": [
+            {"id": each.id, "formula": to_text(each.loss), **point._asdict()}
+            for each, point in found
+        ]
     }
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from evoloss.discovery import trade_off
+from evoloss.discovery.candidate import Candidate
 from evoloss.discovery.comparison import compare
 from evoloss.display import formula
+from evoloss.lang.text import to_text
 from evoloss.tables import new_table, titled
 from evoloss.wording import counted
 
@@ -24,6 +27,18 @@ COLUMNS = {
 }
 """Shown of all metrics, where there are values; `evoloss show --json` has the others."""
 _SHOWN = 6
+
+
+def front(candidates: Iterable[Candidate], epochs: int) -> RenderableType:
+    """The Pareto front of the search. epochs: of losses that do not ask for a number."""
+    table = new_table("id", "forgot", "kept", "epochs", "loss")
+    for each, point in trade_off.front(candidates, epochs):
+        table.add_row(
+            str(each.id), _number(point.forgotten), _number(point.kept), str(point.epochs),
+            formula(to_text(each.loss)),
+        )  # fmt: skip
+    title = "Pareto front of forgetting, utility and epochs: single adapters of the search"
+    return titled(title, table)
 
 
 def evaluation(record: Mapping[str, Any]) -> RenderableType:

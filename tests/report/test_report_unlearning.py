@@ -151,6 +151,9 @@ def test_points_are_the_candidates_of_the_store(run, page):
         kept, gone = float(points[each.id]["kept"]), float(points[each.id]["forgotten"])
         balance = 2 * kept * gone / (kept + gone) if kept + gone else 0.0
         assert balance == pytest.approx(-each.error)
+    front = {each["id"] for each in points.values() if each["on the front"] == "yes"}
+    assert front
+    assert figures_of(page)["08-balance"].count("<li value") == len(front)
     curves = rows_of(folder / "07-learning-curves.csv")
     assert {int(each["id"]) for each in curves} == {each.id for each in trained}
 

@@ -123,7 +123,10 @@ def show(run: options.Run, as_json: options.AsJson = False) -> None:
         return
     measure = tables.Measure(description["metric"], description["higher_is_better"])
     console.print(tables.found_loss(found.best, measure))
-    console.print(tables.front(found.front, measure))
+    if description["kind"] == unlearn.KIND:
+        console.print(unlearn_tables.front(overview.history, description["settings"]["epochs"]))
+    else:
+        console.print(tables.front(found.front, measure))
     console.print(tables.candidates(best, measure))
     for record in description["evaluations"]:
         if record.get("kind") == unlearn.KIND:

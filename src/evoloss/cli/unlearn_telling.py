@@ -48,11 +48,11 @@ def conclude(
     hired: dict[str, Any],
 ) -> None:  # fmt: skip
     """The report at the end of a search. hired: who trains for its comparison, see `staff`."""
-    from evoloss import tables
+    from evoloss import tables, unlearn_tables
 
     measure = tables.Measure(bench.settings.objective, True)
     console.print(tables.found_loss(result.best, measure))
-    console.print(tables.front(result.front, measure))
+    console.print(unlearn_tables.front(result.history, bench.settings.epochs))
     count = len(result.history) + bench.settings.final_trainings
     compare(console, bench, result.best, against, tune or count, seeds, result.run, hired)
     console.print(tables.budget(result.budget))
