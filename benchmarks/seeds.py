@@ -5,9 +5,10 @@
 `in turn` is one search after the other, each with all the threads it wants; `side by side` is what
 `evoloss compare --jobs` does, a process for each core; `one batch` is a single search with the
 population of all seeds together. That is the most that batching seeds could give, and more: seeds
-have different initial weights and minibatches, which one search shares. Candidates are random
-expressions, so that all three do the same work. Starting processes, importing and compiling are not
-counted. The three take turns, so that other programs disturb all alike; the fastest round counts.
+have different initial weights and minibatches, which one search shares. Told is how many gradient
+steps of base networks a second come out, for a large population has more duplicates, which are not
+trained. Starting processes, importing and compiling are not counted. The three take turns, so that
+other programs disturb all alike; the fastest round counts.
 """
 
 import argparse
@@ -35,11 +36,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def searched(name: str, seed: int, times: int = 1, **changes: Any) -> None:
-    """One search of random losses; times: how many seeds' populations it has."""
+def searched(name: str, seed: int, times: int = 1, **changes: Any) -> int:
+    """One search of random losses, and the gradient steps it took.
+
+    times: how many seeds' populations it has.
+    """
     spec, settings = CASES[name]
     settings = {**settings, "population": times * settings["population"], **changes}
-    search(spec, seed=seed, method="random", finalists=0, **settings)
+    found = search(spec, seed=seed, method="random", finalists=0, **settings)
+    return found.budget.steps
 
 
 def warm(name: str, threads: int | None = None) -> None:
@@ -49,35 +54,30 @@ def warm(name: str, threads: int | None = None) -> None:
     searched(name, seed=0, generations=1, fitness_steps=2, local_steps=1)
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """How long it takes."""
-    begun = time.perf_counter()
-    run()
-    return time.perf_counter() - begun
-
-
-def ways(name: str, seeds: int, pool: ProcessPoolExecutor) -> dict[str, Callable[[], object]]:
-    """The three ways of the same searches."""
+def ways(name: str, seeds: int, pool: ProcessPoolExecutor) -> dict[str, Callable[[], int]]:
+    """The three ways of the same searches; each tells its gradient steps."""
     numbers = range(1, 1 + seeds)
     return {
-        "in turn": lambda: [searched(name, seed) for seed in numbers],
-        "side by side": lambda: list(pool.map(searched, [name] * seeds, numbers)),
+        "in turn": lambda: sum(searched(name, seed) for seed in numbers),
+        "side by side": lambda: sum(pool.map(searched, [name] * seeds, numbers)),
         "one batch": lambda: searched(name, 1, seeds),
     }
 
 
 def measured(name: str, seeds: int, rounds: int) -> dict[str, float]:
-    """Seconds of each way, the best of some rounds."""
+    """Gradient steps a second of each way, the best of some rounds."""
     jobs = os.cpu_count() or 1
     fresh = multiprocessing.get_context("spawn")
     warm(name)
     with ProcessPoolExecutor(jobs, fresh, initializer=warm, initargs=(name, 1)) as pool:
         list(pool.map(time.sleep, [1.0] * jobs))  # a process is started when it is first needed
         chosen = ways(name, seeds, pool)
-        best = dict.fromkeys(chosen, float("inf"))
+        best = dict.fromkeys(chosen, 0.0)
         for _ in range(rounds):
             for way, run in chosen.items():
-                best[way] = min(best[way], seconds(run))
+                begun = time.perf_counter()
+                steps = run()
+                best[way] = max(best[way], steps / (time.perf_counter() - begun))
     return best
 
 
@@ -92,9 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{given.seeds} seeds, {os.cpu_count()} processors, load average {load}")
     for name in given.cases or CASES:
         best = measured(name, given.seeds, given.rounds)
-        for way, taken in best.items():
-            ratio = best["in turn"] / taken
-            print(f"{name:10}{way:14}{taken:8.1f} s   ratio {ratio:5.2f}", flush=True)
+        for way, rate in best.items():
+            ratio = rate / best["in turn"]
+            print(f"{name:10}{way:14}{rate:10,.0f} steps a second   ratio {ratio:5.2f}", flush=True)
 
 
 if __name__ == "__main__":
