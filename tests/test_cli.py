@@ -308,6 +308,7 @@ def test_a_run_directory_itself_is_a_folder_of_one_run(finished: Path) -> None:
             "'runs/gone-1' is no run directory, no known loss",
         ),
         ("evaluate y*y --task diabetes", "the loss does not use f"),
+        (f"evaluate {'+'.join(['y*y'] * 100)} --task diabetes", "the loss does not use f"),
         ("export mse --format onnx", "unknown format 'onnx': known: torch, latex, sympy, json"),
         (
             "export mse --transform relu",

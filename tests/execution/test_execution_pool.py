@@ -47,6 +47,11 @@ def pool(workers=2, shard=4, **limits):
         made.close()
 
 
+def test_more_workers_than_memory_does_for_are_refused():
+    with pytest.raises(UserError, match=r"^1000000 workers are too many .*: give at most \d+$"):
+        Pool(RECIPE, 1_000_000, None)
+
+
 def alive(pid):
     """Whether a process runs; one that is dead and not yet waited for does not."""
     try:

@@ -129,3 +129,18 @@ def test_mistakes_are_told(arguments, message):
 def test_a_network_of_the_wrong_width_is_a_shape_error():
     with pytest.raises(ShapeError, match=r"task 'custom' wants \(2, 3\): change its last layer"):
         supervised(X, CLASSES, network=lambda: nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("mlp:1000000000000000000", "network 'mlp:1000000000000000000' cannot be made: "),
+        (lambda: 1 / 0, "failed: ZeroDivisionError: division by zero"),
+        (lambda: 3, "returns a int: it must return a torch.nn.Module"),
+    ],
+)
+def test_a_network_that_cannot_be_made_is_told(network, message):
+    with pytest.raises(UserError) as caught:
+        supervised(X, CLASSES, network=network)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

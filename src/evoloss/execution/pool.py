@@ -15,10 +15,15 @@ from evoloss.execution.shared_arrays import share
 
 _STARTS = 20
 """So often a worker is started that dies before it has work."""
+_LEAST = 1 << 28
+"""Bytes that a worker needs to have torch at hand."""
 
 
 class Pool(Crew):
-    """workers: how many processes; shard: how many items are worked on together."""
+    """workers: how many processes; shard: how many items are worked on together.
+
+    Raises: UserError for more workers than the machine's memory does for.
+    """
 
     def __init__(
         self, recipe: Recipe, workers: int, shard: int | None, limits: Limits | None = None
@@ -26,8 +31,14 @@ class Pool(Crew):
         super().__init__(shard, limits)
         self.recipe = recipe
         self.workers = workers
+        whole = int(0.9 * memory_of_machine())
+        self.memory = self.limits.memory or whole // workers
+        if self.limits.memory is None and self.memory < _LEAST:
+            raise UserError(
+                f"{workers} workers are too many for this machine's memory: give at most "
+                f"{whole // _LEAST}"
+            )
         self._files = share(recipe.data)
-        self.memory = self.limits.memory or int(0.9 * memory_of_machine() / workers)
         self._idle: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
         for _ in range(workers):
             self._idle.put(None)  # started when there is work for it

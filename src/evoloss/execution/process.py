@@ -76,7 +76,8 @@ class Worker:
             try:
                 self._exchange(self._recipe, _MAKING)
             except Death as death:
-                raise Stillborn(f"{death}: {self.said[-500:]}") from death
+                said = self.said[-500:].strip()
+                raise Stillborn(f"{death}: {said}" if said else str(death)) from death
             self._ready = True
         answers: list[Plain] = self._exchange(job, seconds)
         return answers

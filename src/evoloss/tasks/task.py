@@ -207,7 +207,13 @@ def check_network(task: Task, device: torch.device | None = None) -> None:
     """
     train = task.episodes.search(0).train
     probe, outputs = train.x[: min(2, task.training.batch)], train.y.shape[1]
-    network = task.network()
+    try:
+        network = task.network()
+    except UserError:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise UserError(f"network '{task.network_name}' cannot be made: {reason}") from error
     if device is not None:
         network, probe = network.to(device), probe.to(device)
     try:
