@@ -13,6 +13,7 @@ from evoloss.unlearn.metrics.scores import (
     OBJECTIVES,
     UTILITY_PARTS,
     balance,
+    balance95,
     forget_quality,
     forgetting,
     harmonic_mean,
@@ -133,6 +134,14 @@ def test_forgetting_beyond_the_retain_model_earns_nothing():
 def test_a_missing_value_is_an_error_and_never_a_good_score(compute, message):
     with pytest.raises(MetricError, match=message):
         compute()
+
+
+def test_whatever_keeps_enough_is_ahead_of_whatever_does_not():
+    models = [(0.2, 0.95), (0.9, 0.96), (1.0, 0.9499), (1.0, 0.5), (1.0, 0.0)]
+    scores = [balance95({"forgetting": gone, "utility_kept": kept}) for gone, kept in models]
+    assert scores[:2] == [pytest.approx(2 * g * k / (g + k)) for g, k in models[:2]]
+    assert scores[2:] == [pytest.approx(kept - 0.95) for _, kept in models[2:]]
+    assert [scores.index(each) for each in sorted(scores, reverse=True)] == [1, 0, 2, 3, 4]
 
 
 def test_objectives_are_chosen_by_name():

@@ -59,7 +59,8 @@ Context = Annotated[
     int | None, typer.Option(help="The most tokens of a sequence.", show_default="512")
 ]
 Objective = Annotated[
-    str | None, typer.Option(help="balance, tofu_score or muse_score.", show_default="balance")
+    str | None,
+    typer.Option(help="balance, balance95, tofu_score or muse_score.", show_default="balance"),
 ]
 LocalSearch = Annotated[
     str | None,

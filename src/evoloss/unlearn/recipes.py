@@ -105,6 +105,7 @@ def recipes(
     found |= _of_forgetting(found, original, retain)
     for name, objective, parts in (
         ("balance", scores.balance, ("forgetting", "utility_kept")),
+        ("balance95", scores.balance95, ("forgetting", "utility_kept")),
         ("tofu_score", scores.tofu_score, ("model_utility", "forget_rouge", "forget_prob")),
         ("muse_score", scores.muse_score, (*_MUSE_SETS, "privleak")),
     ):

@@ -10,6 +10,10 @@ has forgotten nothing and scores 0; one that is destroyed, or refuses every ques
 and scores 0. Under the published averages either of them gets up to a half. The cut at 1 keeps
 gains on one side from paying for losses on the other: with a retain model, forgetting further than
 by never having learnt earns nothing.
+
+`balance95` is for those who may lose next to nothing: whatever keeps 95 % of the utility is ahead
+of whatever does not; the former are compared by balance, the latter by how much they keep (Deb
+2000, "An efficient constraint handling method for genetic algorithms").
 """
 
 from __future__ import annotations
@@ -22,8 +26,10 @@ from evoloss.errors import unknown
 from evoloss.unlearn.metrics.rows import Row, number_row
 from evoloss.unlearn.metrics.table import MetricError, metric, value_of
 
-Objective = Literal["balance", "tofu_score", "muse_score"]
-OBJECTIVES: tuple[Objective, ...] = ("balance", "tofu_score", "muse_score")
+Objective = Literal["balance", "balance95", "tofu_score", "muse_score"]
+OBJECTIVES: tuple[Objective, ...] = ("balance", "balance95", "tofu_score", "muse_score")
+LEAST_KEPT = 0.95
+"""Of the utility, by `balance95`."""
 
 UTILITY_PARTS = tuple(
     f"{where}_{what}"
@@ -113,6 +119,12 @@ def balance(values: Mapping[str, float | None]) -> float:
     return harmonic_mean(parts, "balance")
 
 
+def balance95(values: Mapping[str, float | None]) -> float:
+    """The balance of a model that keeps `LEAST_KEPT`, else how far below it is, less than 0."""
+    found, (kept,) = balance(values), _shares(values, "utility_kept")
+    return metric("balance95").checked(found if kept >= LEAST_KEPT else kept - LEAST_KEPT)
+
+
 def tofu_score(values: Mapping[str, float | None]) -> float:
     """EvoMU's selection score on TOFU, of 'model_utility', 'forget_rouge' and 'forget_prob'."""
     utility, rouge, prob = _shares(values, "model_utility", "forget_rouge", "forget_prob")
@@ -132,7 +144,8 @@ def muse_score(values: Mapping[str, float | None]) -> float:
 
 def objective(name: str, values: Mapping[str, float | None]) -> float:
     """The value of a selection score, higher is better. Raises: UserError for an unknown name."""
-    scores = {"balance": balance, "tofu_score": tofu_score, "muse_score": muse_score}
+    scores = {"balance": balance, "balance95": balance95, "tofu_score": tofu_score,
+              "muse_score": muse_score}  # fmt: skip
     if name not in scores:
         raise unknown("objective", name, scores)
     return scores[name](values)

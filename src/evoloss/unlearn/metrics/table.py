@@ -249,6 +249,14 @@ _ROWS = (
         _UNIT,
         "evoloss",
     ),
+    Metric(
+        "balance95",
+        "balance where the utility kept is at least 0.95, else the utility kept less 0.95",
+        None,
+        _UP,
+        (-0.95, 1.0),
+        "evoloss",
+    ),
 )
 
 METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
