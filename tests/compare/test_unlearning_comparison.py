@@ -10,10 +10,11 @@ from scipy.stats import ttest_rel
 from typer.testing import CliRunner
 
 from evoloss.cli import app
-from evoloss.compare import parse_budget
+from evoloss.compare import hand_written, parse_budget
 from evoloss.compare import unlearning as comparison
 from evoloss.compare import unlearning_output as output
-from evoloss.compare.unlearning import UnlearnPlan, hand_written, run
+from evoloss.compare.unlearning import run
+from evoloss.compare.unlearning_plan import UnlearnPlan
 from evoloss.compare.unlearning_summary import summarise
 from evoloss.errors import UserError
 from evoloss.execution.staff import Staff
@@ -96,7 +97,7 @@ def test_scores_are_those_of_the_stored_evaluations(done, problem):
             assert len(first["values"]) == 2
             assert row.test[seed] == pytest.approx(fmean(v["balance"] for v in first["values"]))
             assert all(set(each["after"]) == {"found"} for each in record["samples"])
-            assert others == [hand_written(done, seed)[name]["row"] for name in AGAINST]
+            assert others == [hand_written.read(done, seed)[name]["row"] for name in AGAINST]
 
 
 def test_the_p_values_are_paired_and_corrected(done, problem):
@@ -118,14 +119,14 @@ def test_what_is_done_is_not_done_again(done, problem, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("nothing is missing")
 
-    for name in ("evaluate", "tuned"):
-        monkeypatch.setattr(comparison, name, fail)
+    monkeypatch.setattr(comparison, "evaluate", fail)
+    monkeypatch.setattr(hand_written, "tuned", fail)
     for name in ("search", "resume", "reopened"):
         monkeypatch.setattr(comparison.searching, name, fail)
     run(done, problem)
 
 
-@pytest.mark.parametrize("moment", ["zoo, seed 0", "test"])
+@pytest.mark.parametrize("moment", ["zoo, seed 0", "npo, seed 0", "test"])
 def test_an_interrupted_comparison_goes_on(done, problem, tmp_path, moment):
     made = replace(done, out=tmp_path, seeds=1)
 
@@ -135,7 +136,12 @@ def test_an_interrupted_comparison_goes_on(done, problem, tmp_path, moment):
 
     with pytest.raises(KeyboardInterrupt):
         run(made, problem, say=say)
-    run(made, problem)
+    tuned = hand_written.read(made, 0)
+    said = []
+    run(made, problem, say=said.append)
+    again = {name for name in AGAINST if any(line.startswith(f"{name}, seed 0") for line in said)}
+    assert again == set(AGAINST) - set(tuned)  # what was tuned is not tuned again
+    assert len(tuned) == {"zoo, seed 0": 0, "npo, seed 0": 1, "test": 2}[moment]
     for proposer in ("gp", "zoo"):
         [again], [first, _] = records(made, proposer), records(done, proposer)
         for one, other in zip(again["rows"], first["rows"], strict=True):

@@ -19,7 +19,7 @@ from evoloss.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evoloss.compare.unlearning import UnlearnPlan
+    from evoloss.compare.unlearning_plan import UnlearnPlan
     from evoloss.propose.llm import Endpoint
     from evoloss.unlearn.problem import Problem
 
@@ -90,7 +90,7 @@ def compare(
         raise UserError(f"--demo brings its own models and data: leave {clash} out")
     from evoloss.compare import unlearning_output as output
     from evoloss.compare.plan import parse_budget
-    from evoloss.compare.unlearning import UnlearnPlan
+    from evoloss.compare.unlearning_plan import UnlearnPlan
     from evoloss.compare.unlearning_summary import summarise
     from evoloss.unlearn.demo import SETTINGS
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from evoloss.compare import hand_written
 from evoloss.compare.summary import corrected
-from evoloss.compare.unlearning import Cell, UnlearnPlan, evaluation, hand_written
+from evoloss.compare.unlearning import evaluation
+from evoloss.compare.unlearning_plan import Cell, UnlearnPlan
 from evoloss.discovery.comparison import LEVEL
 from evoloss.discovery.result import Budget
 from evoloss.lang.text import to_text
@@ -156,7 +158,7 @@ def _searched(cell: Cell, kept: Mapping[str, Any] | None) -> _One:
 
 
 def _written(plan: UnlearnPlan, seed: int, name: str) -> _One:
-    kept = hand_written(plan, seed)[name]
+    kept = hand_written.read(plan, seed)[name]
     trainings = plan.trainings(plan.cells_of(seed)[0].settings)
     score, row = kept["score"], kept.get("row")
     formula = kept.get("reason", "") if row is None else row["formula"]

@@ -1,0 +1,122 @@
+"""The hand-written losses of a comparison: tuned once a seed, and kept in a file beside its runs.
+
+The file is written whenever one has been tuned, for that takes as long as a search, and again when
+they have been evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from evoloss.compare.unlearning_plan import UnlearnPlan, comparable
+from evoloss.discovery.randomness import Purpose
+from evoloss.errors import UserError
+from evoloss.execution.executor import Executor
+from evoloss.unlearn.contenders import Contender, contender, trials, tuned
+from evoloss.unlearn.problem import Problem
+
+if TYPE_CHECKING:
+    from evoloss.unlearn.bench import Bench
+
+Tell = Callable[[str, float], None]
+"""Told what is being done, and the share of it that is done."""
+Record = dict[str, Any]
+
+
+def tune(plan: UnlearnPlan, bench: Bench, name: str, tell: Tell, where: Executor) -> Record:
+    """What is kept of a hand-written loss: the best of its settings, or why none could be trained.
+
+    It is scored on the adapters that the finalists of a search are scored on.
+    """
+    begun, budget = time.perf_counter(), plan.trainings(bench.settings)
+    try:
+        best, steps = tuned(bench, name, budget, partial(tell, f"tuning {name}"), where)
+    except UserError as error:
+        bench.say(str(error))
+        return {"reason": str(error), "score": None, "steps": 0, "seconds": 0.0, "row": None}
+    scores: list[float | None] = []
+    for number in range(1, 1 + bench.settings.final_seeds):
+        again = trials(bench, bench.searching, [best], Purpose.FITNESS_BATCHES, number, where)
+        (tried,) = again.run(bench.start_of(number))
+        scores.append(tried.score)
+        steps += tried.steps
+    able = [each for each in scores if each is not None]
+    return {
+        "score": fmean(able) if len(able) == len(scores) else None,
+        "steps": steps,
+        "seconds": time.perf_counter() - begun,
+        "tuned": {"constants": dict(best.constants), "epochs": best.epochs, "lr": best.lr},
+    }
+
+
+def unevaluated(kept: Mapping[str, Record]) -> list[Contender]:
+    """Those that are tuned and not yet evaluated, as they were tuned."""
+    return [
+        replace(contender(name, **found["constants"]), epochs=found["epochs"], lr=found["lr"])
+        for name, each in kept.items()
+        if "row" not in each and (found := each["tuned"])
+    ]
+
+
+def read(plan: UnlearnPlan, seed: int) -> dict[str, Record]:
+    """The hand-written losses of a seed that are tuned, by name; `row`: of those evaluated."""
+    kept: dict[str, Record] = _file(plan, seed).get("losses", {})
+    return kept
+
+
+def _file(plan: UnlearnPlan, seed: int) -> Record:
+    path = plan.file(seed)
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found["losses"], dict):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"cannot read '{path}': delete it, and its losses are tuned anew") from None
+    return dict(found)
+
+
+def _circumstances(plan: UnlearnPlan, problem: Problem, seed: int) -> Record:
+    """What the numbers of a file of hand-written losses depend on, as plain data."""
+    settings = plan.cells_of(seed)[0].settings
+    own = comparable(settings).to_json()
+    del own["method"]
+    plain = {
+        "task": problem.data.name,
+        "source": problem.source,
+        "settings": own,
+        "trainings": plan.trainings(settings),
+        "eval_seeds": plan.eval_seeds,
+    }
+    return dict(json.loads(json.dumps(plain)))
+
+
+def check(plan: UnlearnPlan, problem: Problem, seed: int) -> None:
+    """Raises: UserError where the file of a seed was made with something else, or is damaged."""
+    file, wanted = _file(plan, seed), _circumstances(plan, problem, seed)
+    if file and any(file.get(name) != value for name, value in wanted.items()):
+        raise UserError(
+            f"'{plan.file(seed)}' was made with another model, data, budget or settings: "
+            "choose another --out"
+        )
+
+
+def keep(plan: UnlearnPlan, problem: Problem, seed: int, kept: Mapping[str, Record]) -> None:
+    """Writes the file of a seed, whole or not at all."""
+    path = plan.file(seed)
+    partial_file = path.with_name(f"{path.name}.partial")
+    text = json.dumps({**_circumstances(plan, problem, seed), "losses": kept}, indent=1)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial_file.write_text(text, encoding="utf-8")
+        os.replace(partial_file, path)
+    except OSError as error:
+        raise UserError(f"cannot write '{path}': {error.strerror}") from error
