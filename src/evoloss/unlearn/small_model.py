@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 CONTEXT = 256
 _KNOWN = 0.97
 """A model knows its facts when the mean probability of an answer is above this."""
+_TEACHING = 2
+"""Raised whenever teaching comes out differently, be it in the last bits: see `taught`."""
 _MOST_PASSES = 200
 _BATCH = 32
 
@@ -94,11 +96,12 @@ def taught(
 ) -> Path:
     """The directory of a model that knows the sets, made once and then kept in the cache.
 
-    texts: all that its tokenizer has to know, so that twins share one.
+    texts: all that its tokenizer has to know, so that twins share one. What an earlier version of
+    the teaching made is not taken: a search on it would be another than on a new machine.
     """
     words = list(texts)
     rows = [(each.prompt, each.answer) for data in learnt for each in data]
-    key: list[Any] = [name, seed, rows, words, torch.__version__, _KNOWN]
+    key: list[Any] = [name, seed, rows, words, torch.__version__, _KNOWN, _TEACHING]
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     folder = cache_directory() / "unlearn" / f"{name}-{digest}"
     if (folder / "config.json").exists():
