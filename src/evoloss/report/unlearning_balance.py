@@ -79,7 +79,7 @@ def _list(front: Sequence[tuple[Entry, Point]]) -> str:
         f"{point.kept:.3g}, {counted(point.epochs, 'epoch')}</span>{formula(each.loss)}</li>"
         for number, (each, point) in enumerate(front, start=1)
     )
-    return f'<ol class="front" style="--mark: {variable(FOUND)}">{items}</ol>'
+    return f'<ol class="front" style="--mark: {variable(INK)}">{items}</ol>'
 
 
 def _place(point: Point) -> tuple[float, float]:
