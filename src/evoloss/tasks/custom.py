@@ -13,15 +13,7 @@ from evoloss.tasks.compose import Kind, compose
 from evoloss.tasks.metrics import metric_named
 from evoloss.tasks.networks import takes_numbers
 from evoloss.tasks.options import SPLIT_SEED
-from evoloss.tasks.splits import (
-    Array,
-    Parts,
-    Rows,
-    as_splits,
-    check_given,
-    hold_out_validation,
-    three_parts,
-)
+from evoloss.tasks.splits import Array, Rows, as_splits, completed
 from evoloss.tasks.targets import Target, read_target
 from evoloss.tasks.task import Metric, NetworkFactory, Task, Training
 from evoloss.wording import counted
@@ -63,9 +55,10 @@ def supervised(
         Rows(_inputs(inputs, network, name), part, target.class_names)
         for (inputs, _), part in zip(given, np.split(target.y, ends), strict=True)
     ]
+    parts = completed(rows, seed, f"'{name}'", f"the training data of '{name}'")
     return compose(
         name,
-        as_splits(_parts(rows, seed, name), len(target.class_names) or None),
+        as_splits(parts, len(target.class_names) or None),
         kind,
         network,
         metric=metric_named(metric) if isinstance(metric, str) else metric,
@@ -124,15 +117,3 @@ def _inputs(x: Array, network: str | NetworkFactory, name: str) -> Array:
         raise UserError(f"inputs of '{name}' have {_not_finite(x)}")
     kept = x.dtype == np.int64 and not takes_numbers(network)
     return x if kept else x.astype(np.float32)
-
-
-def _parts(rows: list[Rows], seed: int, name: str) -> Parts:
-    what = f"'{name}'"
-    if len(rows) == 1:
-        return three_parts(rows[0], seed, what)
-    if len(rows) == 2:
-        train, validation = hold_out_validation(rows[0], seed, f"the training data of {what}")
-        rows = [train, validation, rows[1]]
-    parts = Parts(*rows)
-    check_given(parts, what)
-    return parts

@@ -24,8 +24,7 @@ from evoloss.tasks.splits import (
     Parts,
     Rows,
     as_splits,
-    check_given,
-    hold_out_validation,
+    completed,
     standardise,
     three_parts,
 )
@@ -208,7 +207,8 @@ def _from_arrays(path: Path, options: Options) -> Task:
         for (x, _), y in zip(pieces, np.split(target.y, ends), strict=True)
     ]
     notes.append(_kind_note(target, "target", options))
-    return _task(path, _given_parts(path, given, options.seed), target, options, notes)
+    parts = completed(given, options.seed, f"'{path}'", f"x_train of '{path}'")
+    return _task(path, parts, target, options, notes)
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
@@ -257,19 +257,6 @@ def _not_finite(values: Array) -> Array:
     if values.dtype.kind != "f":
         return np.zeros(len(values), dtype=bool)
     return np.asarray(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
-
-
-def _given_parts(path: Path, given: list[Rows], seed: int) -> Parts:
-    """Three parts of what a file has: everything, training and test, or all three."""
-    what = f"'{path}'"
-    if len(given) == 1:
-        return three_parts(given[0], seed, what)
-    if len(given) == 2:
-        train, validation = hold_out_validation(given[0], seed, f"x_train of {what}")
-        given = [train, validation, given[1]]
-    parts = Parts(*given)
-    check_given(parts, what)
-    return parts
 
 
 def _kind_note(target: Target, what: str, options: Options) -> str:

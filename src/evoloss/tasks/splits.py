@@ -90,6 +90,22 @@ def hold_out_validation(rows: Rows, seed: int, what: str) -> tuple[Rows, Rows]:
     return rows.take(np.sort(np.concatenate(train))), rows.take(validation)
 
 
+def completed(given: Sequence[Rows], seed: int, what: str, training: str) -> Parts:
+    """Three parts of what a user gives: everything, training and test, or all three.
+
+    what, training: how to name all of it, and the training data, in an error.
+    Raises: UserError as `three_parts` and `check_given` do.
+    """
+    if len(given) == 1:
+        return three_parts(given[0], seed, what)
+    if len(given) == 2:
+        train, validation = hold_out_validation(given[0], seed, training)
+        given = [train, validation, given[1]]
+    parts = Parts(*given)
+    check_given(parts, what)
+    return parts
+
+
 def folds(
     rows: Rows, count: int, seed: int, what: str, keys: Sequence[object] | None = None
 ) -> list[Array]:
