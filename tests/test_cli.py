@@ -16,6 +16,7 @@ import pytest
 import evoloss
 from evoloss import cli
 from evoloss.discovery.candidate import Candidate
+from evoloss.lang.export.json_form import from_json
 from evoloss.lang.parse import parse, parse_expression
 from evoloss.runs import losses, new_directory, runs_in, subject
 from evoloss.store import Store
@@ -396,6 +397,27 @@ def test_an_existing_run_is_not_searched_over(finished: Path, evo: Command) -> N
     status, _, err = evo("search", "diabetes", "--out", finished, *SMALL)
     assert status == 2
     assert "holds a run already: continue it with `evoloss resume" in err
+
+
+def test_any_candidate_of_a_run_can_be_taken(finished: Path, evo: Command) -> None:
+    with Store.open(finished, write=False) as store:
+        best, front = losses(store).best, losses(store).front
+        first, evaluations = store.history()[0], len(store.evaluations())
+    assert best is not None
+    for each in (best, *front):
+        found = evo("export", f"{finished}:{each.candidate.id}", "--format", "json").out
+        assert from_json(found) == each.expression
+    assert evo("export", finished, "--format", "json").out == evo(
+        "export", f"{finished}:{best.candidate.id}", "--format", "json"
+    ).out  # fmt: skip
+    status, out, _ = evo("evaluate", f"{finished}:{first.id}", "--seeds", 2, "--steps", 3)
+    assert status == 0
+    assert "chosen" in out
+    with Store.open(finished, write=False) as store:
+        assert len(store.evaluations()) == evaluations, "it would be taken for the best loss's"
+    status, _, err = evo("export", f"{finished}:100000")
+    assert status == 2
+    assert "has no candidate 100000: its last one is" in err
 
 
 def test_a_run_in_use_is_refused(finished: Path, evo: Command) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from evoloss import cli
+from evoloss.discovery.candidate import Fate
 from evoloss.store import Store
 from evoloss.unlearn import demo, finish, small_model
 from propose.llm_server import Scripted, Server, losses
@@ -118,6 +119,21 @@ def test_show_and_runs(evo, run):
     assert listed.status == 0
     assert "forget" in listed.out
     assert "finished" in listed.out
+
+
+def test_the_adapter_of_any_candidate_can_be_had(evo, run, tmp_path):
+    copy = shutil.copytree(run.path, tmp_path / "copy")
+    before = (copy / "adapter" / "adapter_model.safetensors").read_bytes()
+    with Store.open(copy, write=False) as store:
+        chosen = next(each for each in store.history() if each.fate is Fate.SCORED)
+        evaluations = len(store.evaluations())
+    done = evo("evaluate", f"{copy}:{chosen.id}", "--against", "npo", "--tune", 1, "--seeds", 1)
+    assert done.status == 0, done.err
+    assert f"{copy}/adapter-{chosen.id}, for peft" in done.out + done.err
+    assert (copy / f"adapter-{chosen.id}" / "adapter_config.json").exists()
+    assert (copy / "adapter" / "adapter_model.safetensors").read_bytes() == before
+    with Store.open(copy, write=False) as store:
+        assert len(store.evaluations()) == evaluations
 
 
 def test_evaluate_again_against_others(evo, run, tmp_path):

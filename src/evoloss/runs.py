@@ -17,7 +17,7 @@ from evoloss.discovery.candidate import Candidate, Fate, Summary
 from evoloss.discovery.leaders import Leaders
 from evoloss.discovery.loop_settings import ENDLESS
 from evoloss.discovery.progress import Progress
-from evoloss.discovery.result import Budget, FoundLoss, found_losses
+from evoloss.discovery.result import Budget, FoundLoss, finals, found_losses
 from evoloss.errors import LossError, UserError
 from evoloss.lang import zoo
 from evoloss.lang.expr import Expr, complexity, inputs_of
@@ -38,7 +38,7 @@ FOLDER = Path("runs")
 class Subject:
     """A loss that a command is about. run, output, source: of the run it comes from, if any.
 
-    kind: supervised or unlearning.
+    kind: supervised or unlearning. candidate: its id in the run, None for the run's best.
     """
 
     label: str
@@ -47,6 +47,7 @@ class Subject:
     output: str | None = None
     source: dict[str, Any] | None = None
     kind: str = "supervised"
+    candidate: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,10 @@ def new_directory(task: str) -> Path:
 
 
 def subject(text: str) -> Subject:
-    """The loss that a run directory, the name of a known loss, or an infix text stands for."""
+    """The loss that RUN, RUN:ID, the name of a known loss, or an infix text stands for."""
+    directory, _, id = text.rpartition(":")
+    if id.isdecimal() and os.path.isdir(directory):
+        return _of_run(Path(directory), int(id))
     if os.path.isdir(text):  # which is false for texts too long to be a path, and not an error
         return _of_run(Path(text))
     if text in zoo.ZOO:
@@ -85,15 +89,33 @@ def subject(text: str) -> Subject:
         raise
 
 
-def _of_run(directory: Path) -> Subject:
+def _of_run(directory: Path, id: int | None = None) -> Subject:
     with Store.open(directory, write=False) as store:
+        loss, kind = found(store, id), store.about.get("kind", "supervised")
+        label = "found" if id is None else "chosen"
+        return Subject(label, loss.expression, directory, loss.output, store.task, kind, id)
+
+
+def found(store: Store, id: int | None = None) -> FoundLoss:
+    """A candidate of a run as its search left it, the best one if no id is given.
+
+    Raises: UserError if there is none.
+    """
+    history, outcome, output = store.history(), store.outcome, store.about["output"]
+    if id is None:
         best = losses(store).best
         if best is None:
             raise UserError(
-                f"run '{directory}' has no scored loss yet: `evoloss resume {directory}` first"
+                f"run '{store.directory}' has no scored loss yet: `evoloss resume "
+                f"{store.directory}` first"
             )
-        kind = store.about.get("kind", "supervised")
-        return Subject("found", best.expression, directory, best.output, store.task, kind)
+        return best
+    if id >= len(history):
+        raise UserError(
+            f"run '{store.directory}' has no candidate {id}: its last one is {len(history) - 1}"
+        )
+    final = {} if outcome is None else finals(outcome, history, output)
+    return final.get(id) or FoundLoss(history[id], history[id].error or 0.0, output)
 
 
 class Overview:

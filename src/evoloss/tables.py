@@ -56,9 +56,12 @@ def found_loss(found: FoundLoss, measure: Measure) -> RenderableType:
 
 def front(losses: Sequence[FoundLoss], measure: Measure) -> RenderableType:
     """The Pareto front: no loss found is both simpler and better than one of these."""
-    table = new_table("complexity", f"validation {measure.name}", "loss")
+    table = new_table("id", "complexity", f"validation {measure.name}", "loss")
     for each in losses:
-        table.add_row(str(each.complexity), measure.shown(each.error), formula(str(each)))
+        table.add_row(
+            str(each.candidate.id), str(each.complexity), measure.shown(each.error),
+            formula(str(each)),
+        )  # fmt: skip
     return titled("Pareto front", table)
 
 

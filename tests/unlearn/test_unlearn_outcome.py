@@ -233,7 +233,7 @@ def finished(problem, tmp_path_factory):
         result, bench = search(problem, out=folder / "run", **SETTINGS)
         told = []
         record = conclude(
-            bench, result.best, ["ga", "IdkDPO"], 3, 2, result.run,
+            bench, result.best, ["ga", "IdkDPO"], 3, 2, result.run / "adapter",
             lambda what, share: told.append((what, share)),
         )  # fmt: skip
     assert told[-1] == ("evaluating", 1.0)
@@ -300,7 +300,7 @@ def test_a_found_loss_that_cannot_be_trained_is_said_and_saves_nothing(problem, 
     said = []
     bench = Bench(problem, unlearn_settings(**SETTINGS), said.append)
     wild = Candidate(0, 0, 0, "given", (), zoo.loss("ga"), "", epochs=2, rate=1e30)
-    record = conclude(bench, FoundLoss(wild, -0.5, None), ["wga"], 1, 1, tmp_path)
+    record = conclude(bench, FoundLoss(wild, -0.5, None), ["wga"], 1, 1, tmp_path / "adapter")
     assert record["rows"][0]["values"] == [None]
     assert not (tmp_path / "adapter").exists()
     assert any("no adapter of the found loss: " in line for line in said)

@@ -15,7 +15,8 @@ Subject = Annotated[
     str,
     typer.Argument(
         metavar="RUN_OR_EXPRESSION",
-        help="A run directory, an expression such as 'square(y - f)', or a name of `evoloss zoo`.",
+        help="A run directory, DIRECTORY:ID for another than its best loss, an expression such as "
+        "'square(y - f)', or a name of `evoloss zoo`.",
     ),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]

@@ -46,7 +46,7 @@ def conclude(
 def compare(
     console: Console, task: Task, subject: Subject, seeds: int, steps: int | None, device: str
 ) -> None:
-    """Evaluates on test data against the usual loss, prints it, and keeps it with the run."""
+    """Evaluates on test data against the usual loss, prints it, and keeps that of a run's best."""
     from evoloss import runs, tables
     from evoloss.discovery.evaluate import evaluate as evaluate_losses
     from evoloss.lang.parse import parse
@@ -54,7 +54,8 @@ def compare(
 
     losses = {subject.label: subject.expression, "usual": parse(task.usual_loss)}
     # Opened first: a run that cannot be written to is told before the work, not after it.
-    with nullcontext() if subject.run is None else Store.open(subject.run, write=True) as store:
+    kept = subject.run if subject.candidate is None else None
+    with nullcontext() if kept is None else Store.open(kept, write=True) as store:
         with console.status("training on test episodes"):
             evaluation = evaluate_losses(task, losses, seeds=seeds, steps=steps, device=device)
         record = runs.evaluation_record(evaluation)

@@ -45,7 +45,7 @@ def resume(
 
 def evaluate(subject: Subject, against: str, tune: int | None, seeds: int) -> None:
     """Compares the loss of an unlearning run with hand-written ones, on the test part."""
-    from evoloss.runs import losses
+    from evoloss.runs import found
     from evoloss.store import Store
     from evoloss.unlearn.search import reopened
 
@@ -56,10 +56,8 @@ def evaluate(subject: Subject, against: str, tune: int | None, seeds: int) -> No
             "data: `evoloss evaluate RUN --against " + subject.label + "`"
         )
     with Store.open(run, write=False) as store:
-        best = losses(store).best
+        chosen = found(store, subject.candidate)
         bench = reopened(store, say=partial(say, console))
         count = len(store.history()) + bench.settings.final_trainings
-    if best is None:
-        raise UserError(f"run '{run}' has no scored loss yet: `evoloss resume {run}` first")
     with stoppable(run):
-        compare(console, bench, best, against, tune or count, seeds, run, {})
+        compare(console, bench, chosen, against, tune or count, seeds, run, {}, subject.candidate)

@@ -69,9 +69,12 @@ def conclude(
 
 def compare(
     console: Console, bench: Bench, best: Any, against: str, budget: int, seeds: int,
-    run: Path | None, hired: dict[str, Any],
+    run: Path | None, hired: dict[str, Any], candidate: int | None = None,
 ) -> None:  # fmt: skip
-    """Evaluates beside tuned hand-written losses, prints it, and keeps it with the run."""
+    """Evaluates beside tuned hand-written losses, prints it, and keeps it with the run.
+
+    candidate: the id of another loss than the run's best, of which only the adapter is kept.
+    """
     from evoloss import unlearn_tables
     from evoloss.execution.staff import Staff
     from evoloss.store import Store
@@ -79,16 +82,21 @@ def compare(
 
     names = hand_written(against, bench.has_retain)
     # Opened first: a run that cannot be written to is told before the work, not after it.
-    with nullcontext() if run is None else Store.open(run, write=True) as store:
+    kept = run if candidate is None else None
+    name = finish.ADAPTER if candidate is None else f"{finish.ADAPTER}-{candidate}"
+    adapter = None if run is None else run / name
+    with nullcontext() if kept is None else Store.open(kept, write=True) as store:
         with console.status("tuning the others") as status:
             record = finish.conclude(
-                bench, best, names, budget, seeds, run,
+                bench, best, names, budget, seeds, adapter,
                 lambda what, share: status.update(f"{what} {share:.0%}"), Staff(**hired),
             )  # fmt: skip
         console.print(unlearn_tables.evaluation(record))
         console.print(unlearn_tables.samples(record))
         if store is not None:
             store.add_evaluation(record)
+    if candidate is not None and adapter is not None and adapter.exists():
+        say(console, f"the adapter:   {shlex.quote(str(adapter))}, for peft")
 
 
 def hand_written(against: str, retain: bool) -> list[str]:

@@ -66,13 +66,20 @@ def found_losses(
     outcome: Mapping[str, Any], history: Sequence[Candidate], output: Output | None
 ) -> tuple[FoundLoss, tuple[FoundLoss, ...]]:
     """The best loss and the Pareto front of a finished search, from what its store keeps."""
-    finals = {
+    found = finals(outcome, history, output)
+    return found[outcome["best"]], tuple(found[id] for id in outcome["front"])
+
+
+def finals(
+    outcome: Mapping[str, Any], history: Sequence[Candidate], output: Output | None
+) -> dict[int, FoundLoss]:
+    """The finalists of a finished search, by id."""
+    return {
         each["id"]: FoundLoss(
             history[each["id"]], each["error"], output, each["scale"], each["momentum"], each["lr"]
         )
         for each in outcome["finals"]
     }
-    return finals[outcome["best"]], tuple(finals[id] for id in outcome["front"])
 
 
 @dataclass(frozen=True)

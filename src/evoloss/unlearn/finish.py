@@ -19,7 +19,7 @@ from evoloss.unlearn.phase import SEARCHING, TESTING
 from evoloss.unlearn.workers import executor
 
 ADAPTER = "adapter"
-"""The folder of a run that holds the adapter, for `peft`."""
+"""The folder of a run that holds the adapter of its best loss, for `peft`."""
 
 Tell = Callable[[str, float], None]
 """Told what is being done, and the share of it that is done."""
@@ -37,14 +37,14 @@ def conclude(
     against: Sequence[str],
     budget: int,
     seeds: int,
-    folder: Path | None,
+    adapter: Path | None,
     tell: Tell = lambda what, share: None,
     staff: Staff | None = None,
 ) -> dict[str, Any]:
     """Evaluates the found loss beside hand-written ones, and saves its adapter.
 
     against: names of known losses and methods, each tuned in `budget` trainings first; one that
-    breaks down in all of them is left out, and said so. folder: of the run, None keeps nothing.
+    breaks down in all of them is left out, and said so. adapter: the folder to save it in, or None.
     staff: who trains, None: this process.
     Returns the record of the evaluation, as plain data.
     """
@@ -61,6 +61,6 @@ def conclude(
     first = outcome.rows[0]
     if first.weights is None:
         bench.say(f"there is no adapter of the found loss: {first.reasons[0]}")
-    elif folder is not None:
-        save(first.weights, bench.settings.lora, bench.problem.model, folder / ADAPTER)
+    elif adapter is not None:
+        save(first.weights, bench.settings.lora, bench.problem.model, adapter)
     return record(outcome)
