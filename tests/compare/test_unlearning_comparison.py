@@ -27,7 +27,7 @@ from propose.llm_server import Scripted, Server, losses
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 
 SMALL = {
     "population": 4, "epochs": 2, "batch": 4, "lr": 4e-3, "rank": 2, "texts": 2, "finalists": 1,

@@ -34,6 +34,8 @@ TEMPLATE = (
 )
 SOURCE = str(Path(evoloss.__file__).parents[1])
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):

@@ -44,6 +44,8 @@ SETTINGS = {
 }  # fmt: skip
 GRAD_DIFF = zoo.loss("grad-diff")
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 @pytest.fixture(scope="module")
 def run(unlearning_folder, tmp_path_factory):
