@@ -322,6 +322,7 @@ def _scores(
         "utility_kept": kept,
         "forgetting": forgetting,
         "balance": _harmonic([forgetting, kept]),
+        "balance95": _harmonic([forgetting, kept]) if kept >= 0.95 else kept - 0.95,
         "tofu_score": utility / 2 + (1 - values["forget_rouge"] + 1 - values["forget_prob"]) / 4,
     }
 

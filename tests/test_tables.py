@@ -96,7 +96,7 @@ def test_a_failed_training_has_no_mean() -> None:
 
 def test_the_front_and_the_loss() -> None:
     shown = text(tables.front([found_loss(0.25)], MSE))
-    assert ["4", "0.25", "abs(y", "-", "f)"] in [line.split() for line in shown.splitlines()]
+    assert ["7", "4", "0.25", "abs(y", "-", "f)"] in [line.split() for line in shown.splitlines()]
     shown = text(tables.found_loss(found_loss(-0.9), ACCURACY))
     assert "abs(y - f)" in shown
     assert "complexity 4, validation accuracy 0.9" in shown
