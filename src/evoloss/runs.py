@@ -70,10 +70,10 @@ def new_directory(task: str) -> Path:
 def subject(text: str) -> Subject:
     """The loss that RUN, RUN:ID, the name of a known loss, or an infix text stands for."""
     directory, _, id = text.rpartition(":")
-    if id.isdecimal() and os.path.isdir(directory):
-        return _of_run(Path(directory), int(id))
     if os.path.isdir(text):  # which is false for texts too long to be a path, and not an error
         return _of_run(Path(text))
+    if id.isdecimal() and os.path.isdir(directory):
+        return _of_run(Path(directory), int(id))
     if text in zoo.ZOO:
         kind = "unlearning" if zoo.ZOO[text].kind == "unlearning" else "supervised"
         return Subject(text, zoo.loss(text), kind=kind)
@@ -99,7 +99,7 @@ def _of_run(directory: Path, id: int | None = None) -> Subject:
 def found(store: Store, id: int | None = None) -> FoundLoss:
     """A candidate of a run as its search left it, the best one if no id is given.
 
-    Raises: UserError if there is none.
+    Its error is NaN if it was dropped before it had one. Raises: UserError if there is none.
     """
     history, outcome, output = store.history(), store.outcome, store.about["output"]
     if id is None:
@@ -115,7 +115,8 @@ def found(store: Store, id: int | None = None) -> FoundLoss:
             f"run '{store.directory}' has no candidate {id}: its last one is {len(history) - 1}"
         )
     final = {} if outcome is None else finals(outcome, history, output)
-    return final.get(id) or FoundLoss(history[id], history[id].error or 0.0, output)
+    error = history[id].error
+    return final.get(id) or FoundLoss(history[id], math.nan if error is None else error, output)
 
 
 class Overview:
@@ -253,13 +254,7 @@ def _trade_off(overview: Overview) -> dict[str, Any]:
     store = overview.store
     if store.about.get("kind") != "unlearning":
         return {}
-    found = trade_off.front(overview.history, store.settings["epochs"])
-    return {
-        "trade_off": [
-            {"id": each.id, "formula": to_text(each.loss), **point._asdict()}
-            for each, point in found
-        ]
-    }
+    return {"trade_off": trade_off.rows(overview.history, store.settings["epochs"])}
 
 
 def _plain(loss: FoundLoss) -> dict[str, Any]:

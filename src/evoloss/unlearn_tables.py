@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from evoloss.discovery import trade_off
-from evoloss.discovery.candidate import Candidate
 from evoloss.discovery.comparison import compare
 from evoloss.display import formula
-from evoloss.lang.text import to_text
 from evoloss.tables import new_table, titled
 from evoloss.wording import counted
 
@@ -29,14 +26,12 @@ COLUMNS = {
 _SHOWN = 6
 
 
-def front(candidates: Iterable[Candidate], epochs: int) -> RenderableType:
-    """The Pareto front of the search. epochs: of losses that do not ask for a number."""
+def front(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """The Pareto front of the search. rows: as of `trade_off.rows`."""
     table = new_table("id", "forgot", "kept", "epochs", "loss")
-    for each, point in trade_off.front(candidates, epochs):
-        table.add_row(
-            str(each.id), _number(point.forgotten), _number(point.kept), str(point.epochs),
-            formula(to_text(each.loss)),
-        )  # fmt: skip
+    for each in rows:
+        shares = _number(each["forgotten"]), _number(each["kept"])
+        table.add_row(str(each["id"]), *shares, str(each["epochs"]), formula(each["formula"]))
     title = "Pareto front of forgetting, utility and epochs: single adapters of the search"
     return titled(title, table)
 

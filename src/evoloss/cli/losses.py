@@ -124,7 +124,7 @@ def show(run: options.Run, as_json: options.AsJson = False) -> None:
     measure = tables.Measure(description["metric"], description["higher_is_better"])
     console.print(tables.found_loss(found.best, measure))
     if description["kind"] == unlearn.KIND:
-        console.print(unlearn_tables.front(overview.history, description["settings"]["epochs"]))
+        console.print(unlearn_tables.front(description["trade_off"]))
     else:
         console.print(tables.front(found.front, measure))
     console.print(tables.candidates(best, measure))

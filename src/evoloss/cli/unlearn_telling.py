@@ -49,10 +49,11 @@ def conclude(
 ) -> None:  # fmt: skip
     """The report at the end of a search. hired: who trains for its comparison, see `staff`."""
     from evoloss import tables, unlearn_tables
+    from evoloss.discovery import trade_off
 
     measure = tables.Measure(bench.settings.objective, True)
     console.print(tables.found_loss(result.best, measure))
-    console.print(unlearn_tables.front(result.history, bench.settings.epochs))
+    console.print(unlearn_tables.front(trade_off.rows(result.history, bench.settings.epochs)))
     count = len(result.history) + bench.settings.final_trainings
     compare(console, bench, result.best, against, tune or count, seeds, result.run, hired)
     console.print(tables.budget(result.budget))

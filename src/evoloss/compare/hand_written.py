@@ -58,10 +58,12 @@ def tune(plan: UnlearnPlan, bench: Bench, name: str, tell: Tell, where: Executor
 
 def unevaluated(kept: Mapping[str, Record]) -> list[Contender]:
     """Those that are tuned and not yet evaluated, as they were tuned."""
+    waiting = {
+        name: each["tuned"] for name, each in kept.items() if "tuned" in each and "row" not in each
+    }
     return [
-        replace(contender(name, **found["constants"]), epochs=found["epochs"], lr=found["lr"])
-        for name, each in kept.items()
-        if "row" not in each and (found := each["tuned"])
+        replace(contender(name, **each["constants"]), epochs=each["epochs"], lr=each["lr"])
+        for name, each in waiting.items()
     ]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.lang.text import to_text
 from evoloss.store.entry import Entry
 
 C = TypeVar("C", Candidate, Entry)
@@ -45,3 +46,11 @@ def front(candidates: Iterable[C], epochs: int) -> list[tuple[C, Point]]:
     points = {own: each for each, own in reversed(found) if own is not None}
     best = [own for own in points if not any(other.beats(own) for other in points)]
     return [(points[own], own) for own in sorted(best, key=lambda p: (-p.kept, p.epochs))]
+
+
+def rows(candidates: Iterable[Candidate], epochs: int) -> list[dict[str, Any]]:
+    """The front as plain data: id, formula, forgotten, kept and epochs of each."""
+    return [
+        {"id": each.id, "formula": to_text(each.loss), **point._asdict()}
+        for each, point in front(candidates, epochs)
+    ]
