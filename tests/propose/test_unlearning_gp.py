@@ -181,23 +181,32 @@ def test_the_best_structure_is_varied_most():
 
 
 @pytest.mark.parametrize("where", ["metrics", "at_rung"])
-def test_a_known_loss_that_forgot_too_little_is_tried_at_a_larger_rate_once(where):
+def test_known_losses_that_kept_enough_are_tried_at_a_larger_rate_once(where):
     proposer = UnlearningEvolution(space())
+    names = ("sim-npo", "ce-u")
 
     def fared(each):
-        forgot = 0.1 if each.expression == KNOWN["sim-npo"] else 0.9
-        return replace(each, details={where: {"forgetting": forgot, "utility_kept": 0.5}})
+        kept = 0.8 if each.expression in [KNOWN[name] for name in names] else 0.3
+        return replace(each, details={where: {"forgetting": 0.9, "utility_kept": kept}})
+
+    def once_more(generation):
+        return [each for each in proposer.ask(generation) if each.operator == "known loss"]
 
     first = told(proposer.ask(0), [0.1 * n for n in range(8)])
     proposer.tell(0, [fared(each) for each in first])
-    again = [each for each in proposer.ask(1) if each.expression == KNOWN["sim-npo"]]
-    assert [each.rate for each in again][:1] == [LARGER_RATE]
-    before = next(each for each in first if each.expression == KNOWN["sim-npo"])
-    assert again[0].parents == (before.id,)
-    proposer.tell(1, [fared(each) for each in told(again[:1], [0.9], first=8)])
-    assert not any(
-        each.expression == KNOWN["sim-npo"] and each.rate == LARGER_RATE for each in proposer.ask(2)
-    )
+    again = once_more(1)
+    assert {each.expression for each in again} == {KNOWN[name] for name in names}
+    assert {each.rate for each in again} == {LARGER_RATE}
+    by_id = {each.id: each for each in first}
+    assert all(by_id[each.parents[0]].expression == each.expression for each in again)
+    proposer.tell(1, [fared(each) for each in told(again, [0.9, 0.8], first=8)])
+    assert not once_more(2)
+
+
+def test_a_known_loss_of_which_nothing_was_measured_is_not_tried_again():
+    proposer = UnlearningEvolution(space())
+    proposer.tell(0, told(proposer.ask(0), [0.1 * n for n in range(8)]))
+    assert all(each.operator != "known loss" for each in proposer.ask(1))
 
 
 @pytest.mark.parametrize("name", ["kl-retain", "wga", "sat-imp", "ce-u"])

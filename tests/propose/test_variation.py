@@ -14,7 +14,6 @@ from evoloss.lang.types import UNLEARNING
 from evoloss.propose.proposer import Individual, Space
 from evoloss.propose.variation import (
     RATES,
-    forgot_too_little,
     jittered,
     structure,
     structures,
@@ -123,17 +122,23 @@ def test_the_centre_is_the_weighted_geometric_mean_of_the_best_three():
     assert rates == pytest.approx(weights @ np.log([1.0, 2.0, 4.0]), abs=0.05)
 
 
-@pytest.mark.parametrize(("forgot", "kept", "sign"), [(0.2, 0.9, 1), (0.99, 0.6, -1)])
-def test_rates_lean_to_where_the_best_member_falls_short(forgot, kept, sign):
-    told = {"metrics": {"forgetting": forgot, "utility_kept": kept}}
-    assert forgot_too_little(person(0, details=told)) is (sign > 0)
-    rates = np.mean(np.log([each.rate for each in many([person(0, details=told)])]))
-    assert rates == pytest.approx(sign * 0.7 / 4, abs=0.05)
+TOO_LITTLE = {"forgetting": 0.2, "utility_kept": 0.9}
+TOO_MUCH = {"forgetting": 0.99, "utility_kept": 0.6}
 
 
-def test_where_nothing_was_measured_nothing_leans():
-    assert forgot_too_little(person(0)) is None
-    assert forgot_too_little(person(0, details={"metrics": {"forget_prob": 0.1}})) is None
+@pytest.mark.parametrize(
+    ("details", "lean"),
+    [
+        ({"metrics": TOO_LITTLE}, 0.7 / 4),
+        ({"at_rung": TOO_LITTLE}, 0.7 / 4),
+        ({"metrics": TOO_MUCH}, 0.0),
+        ({"metrics": {"forget_prob": 0.1}}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_rates_lean_to_more_where_the_best_member_forgot_too_little(details, lean):
+    rates = np.mean(np.log([each.rate for each in many([person(0, details=details)])]))
+    assert rates == pytest.approx(lean, abs=0.05)
 
 
 def test_a_constant_of_0_stays():

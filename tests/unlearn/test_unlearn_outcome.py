@@ -112,6 +112,25 @@ def test_what_is_trained_on(problem):
         assert asked == encoded(bench, part.forget)
 
 
+def test_each_adapter_of_a_finalist_is_measured_on_other_rows_to_keep(problem):
+    bench = bench_of(problem, finalists=2, final_seeds=3)
+    assert list(bench.selecting) == ["searching", *(bench.finals(number) for number in (1, 2, 3))]
+    phases = [bench.phase(name) for name in bench.selecting]
+    mine = encoded(bench, bench.divided.search.retain)
+    parts = []
+    for phase in phases:
+        kept = trained(bench, phase.sets.retain)
+        asked = {each.ids for each in phase.prepared.sets["retain"].answers}
+        assert kept | asked == mine
+        assert not kept & asked
+        assert trained(bench, phase.sets.forget) == trained(bench, phases[0].sets.forget)
+        assert phase.prepared.sets["forget"] == phases[0].prepared.sets["forget"]
+        parts.append(frozenset(asked))
+    assert len({len(each) for each in parts}) == 1
+    assert len(set(parts)) == 4
+    assert bench_of(problem, finalists=0).selecting == ("searching",)
+
+
 def test_constants_are_tuned_by_rows_that_a_search_may_look_at(problem):
     bench = bench_of(problem)
     chosen, whole = bench.validation.forget, bench.searching.sets.forget
@@ -135,6 +154,7 @@ def test_few_rows_to_keep_are_not_divided_again(problem):
     rows = encoded(bench, bench.divided.search.retain)
     assert trained(bench, bench.searching.sets.retain) == rows
     assert {each.ids for each in bench.searching.prepared.sets["retain"].answers} == rows
+    assert bench.selecting == ("searching",)
 
 
 def test_forget_only_the_retain_set_is_measured_and_not_trained_on(problem):

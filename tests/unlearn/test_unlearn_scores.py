@@ -1,5 +1,6 @@
 """Scores of whole models: SciPy's tests and means, and models that must not win."""
 
+import statistics
 from itertools import combinations
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_the_published_scores_by_hand():
 def score(after_forget, after_retain, original_forget, original_retain, floor=0.0):
     parts = {
         "forgetting": forgetting(after_forget, original_forget, floor),
-        "utility_kept": utility_kept(after_retain, original_retain),
+        "utility_kept": utility_kept({"rouge": after_retain}, {"rouge": original_retain}),
     }
     return balance(parts)
 
@@ -109,6 +110,15 @@ def test_the_default_objective_rises_with_both_parts_and_is_at_most_twice_the_sm
     assert balance(high) <= 2 * min(high.values()) + 1e-12
 
 
+def test_each_part_of_the_utility_is_compared_with_itself():
+    before = {"prob": 0.8, "rouge": 1.0, "truth_ratio": 0.2, "choices": 0.0}
+    after = {"prob": 0.6, "rouge": 0.5, "truth_ratio": 0.4, "choices": 0.3}
+    # A truth ratio that doubles pays for nothing, nor does what could not be done before.
+    assert utility_kept(after, before) == pytest.approx(statistics.harmonic_mean([0.75, 0.5, 1.0]))
+    assert utility_kept(before, before) == 1.0
+    assert utility_kept(before | {"rouge": 0.0}, before) == 0.0
+
+
 def test_forgetting_beyond_the_retain_model_earns_nothing():
     assert forgetting(0.3, 0.9, 0.3) == forgetting(0.0, 0.9, 0.3) == 1.0
     assert forgetting(0.6, 0.9, 0.3) == pytest.approx(0.5)
@@ -121,7 +131,9 @@ def test_forgetting_beyond_the_retain_model_earns_nothing():
     [
         (lambda: forgetting(0.1, 0.2, 0.3), "nothing to forget"),
         (lambda: forgetting(float("nan"), 0.9), "forgetting"),
-        (lambda: utility_kept(0.5, 0.0), "nothing to keep"),
+        (lambda: utility_kept({"a": 0.5}, {"a": 0.0}), "nothing to keep"),
+        (lambda: utility_kept({"a": 0.5}, {"a": 0.5, "b": 0.5}), "utility_kept: b' is missing"),
+        (lambda: utility_kept({"a": 0.5}, {"a": 1.5}), "a before"),
         (lambda: knowledge(None), "prob.*missing"),
         (lambda: balance({"forgetting": 0.5}), "utility_kept.*missing"),
         (lambda: tofu_score({"model_utility": 0.5, "forget_rouge": 0.1}), "forget_prob"),

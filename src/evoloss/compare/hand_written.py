@@ -43,7 +43,8 @@ def tune(plan: UnlearnPlan, bench: Bench, name: str, tell: Tell, where: Executor
         return {"reason": str(error), "score": None, "steps": 0, "seconds": 0.0, "row": None}
     scores: list[float | None] = []
     for number in range(1, 1 + bench.settings.final_seeds):
-        again = trials(bench, bench.searching, [best], Purpose.FITNESS_BATCHES, number, where)
+        phase = bench.phase(bench.finals(number))
+        again = trials(bench, phase, [best], Purpose.FITNESS_BATCHES, number, where)
         (tried,) = again.run(bench.start_of(number))
         scores.append(tried.score)
         steps += tried.steps

@@ -25,7 +25,7 @@ from evoloss.unlearn.contenders import Contender, names
 from evoloss.unlearn.evaluate import evaluate, record
 from evoloss.unlearn.finish import found_contender
 from evoloss.unlearn.methods import makers
-from evoloss.unlearn.phase import SEARCHING, TESTING
+from evoloss.unlearn.phase import TESTING
 from evoloss.unlearn.problem import KIND, Problem
 from evoloss.unlearn.settings import UnlearnSettings
 from evoloss.unlearn.workers import SHARD, check_workers, executor
@@ -143,7 +143,7 @@ def _conclude(
         return
     with Store.open(cells[0].directory, write=False) as store:
         bench = searching.reopened(store, problem, say, staff)
-    with executor(bench, staff, (SEARCHING, TESTING)) as where, bench.sharing.applied():
+    with executor(bench, staff, TESTING) as where, bench.sharing.applied():
         for name in untuned:
             budget = counted(plan.trainings(bench.settings), "training")
             say(f"{name}, seed {seed}: tuning in {budget}")

@@ -28,8 +28,8 @@ from evoloss.propose.gp import (
 from evoloss.propose.proposer import Individual, Proposal, Space
 from evoloss.propose.variation import (
     RATES,
-    forgot_too_little,
     jittered,
+    measured,
     structures,
     varied,
 )
@@ -45,6 +45,8 @@ CHANCES = {"crossover": 0.2, "mutation": 0.15, "varied": 0.65}
 FIRST_STRUCTURE = 0.5
 """The chance that what is varied is the best structure, of the rest the second, and so on."""
 LARGER_RATE = RATES[-4]
+LOST = 0.5
+"""Who keeps a smaller share of the utility would lose more at a larger rate."""
 
 Breed = Callable[[np.random.Generator], Proposal]
 
@@ -105,9 +107,10 @@ class UnlearningZoo(UnlearningRandom):
 class UnlearningEvolution(UnlearningRandom):
     """Known losses first; children of the best so far from then on.
 
-    Losses whose gradient on the forget set is small beside that on the retain set, such as SimNPO,
-    forget next to nothing at a rate that suits the others, and would be gone after one generation:
-    a known loss that forgot less than it kept is tried again at a larger rate.
+    Which of them are good is a matter of the rate: SimNPO, whose gradient on the forget set is
+    small, forgets next to nothing at one that suits others, and CE-U keeps more at a larger one,
+    for what is to be kept is learnt again faster too. So all are tried again at a larger rate, but
+    those that have lost most of what was to be kept.
     """
 
     def __init__(self, space: Space) -> None:
@@ -135,7 +138,7 @@ class UnlearningEvolution(UnlearningRandom):
         """The best `population` of all losses told so far are kept."""
         # A resumed search is told of generations that this proposer was not asked for.
         again = _untried(self.again, results)
-        self.again = (*again, *(_again(each) for each in results if _was_slow(each)))
+        self.again = (*again, *(_again(each) for each in results if _may_gain(each)))
         able = [each for each in (*self.best, *results) if _finite(each.error)]
         alike: dict[object, Individual] = {}
         for each in sorted(able, key=lambda each: (each.error, each.id)):
@@ -176,9 +179,10 @@ def _untried(proposals: Sequence[Proposal], results: Sequence[Individual]) -> tu
     return tuple(e for e in proposals if (e.expression, e.epochs, e.rate) not in tried)
 
 
-def _was_slow(individual: Individual) -> bool:
+def _may_gain(individual: Individual) -> bool:
     known = individual.operator.endswith(KNOWN) and individual.rate == 1.0
-    return known and forgot_too_little(individual) is True
+    kept = measured(individual).get("utility_kept", 0.0)
+    return known and kept > LOST
 
 
 def _again(individual: Individual) -> Proposal:

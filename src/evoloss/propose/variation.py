@@ -10,7 +10,7 @@ their number.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,13 +99,9 @@ def jittered(expr: Expr, rng: np.random.Generator) -> Expr:
     return with_subtree(expr, at, Const(float(f"{found.value * factor:.6g}")))
 
 
-def forgot_too_little(individual: Individual) -> bool | None:
-    """Whether a training kept more than it forgot; None if nothing was measured."""
-    details = individual.details
-    told = details.get("metrics") or details.get("at_rung") or {}
-    if "forgetting" not in told or "utility_kept" not in told:
-        return None
-    return bool(told["forgetting"] < told["utility_kept"])
+def measured(individual: Individual) -> Mapping[str, float]:
+    """What was measured of a training, in its end or when it dropped out."""
+    return individual.details.get("metrics") or individual.details.get("at_rung") or {}
 
 
 def _scale(expr: Expr, at: int) -> float:
@@ -122,9 +118,12 @@ def _moves(count: int, spread: float, rng: np.random.Generator) -> list[float]:
 
 
 def _lean(individual: Individual) -> float:
-    """A little more learning for who forgot less than it kept, a little less for the others."""
-    little = forgot_too_little(individual)
-    return 0.0 if little is None else SPREAD / 4 * (1 if little else -1)
+    """A little more learning for who forgot less than it kept.
+
+    No less for the others: at a larger rate, what is to be kept is learnt again faster too.
+    """
+    values = measured(individual)
+    return SPREAD / 4 if values.get("forgetting", 1.0) < values.get("utility_kept", 0.0) else 0.0
 
 
 def _within(epochs: int, most: int | None) -> int | None:

@@ -110,7 +110,8 @@ class Unlearning:
     def finals(self, candidates: Sequence[Candidate]) -> tuple[list[Final], int]:
         """The best of them at the learning rate that suits them, on other adapters and minibatches.
 
-        The others are left as they are: a single training is not to be compared with several.
+        Each adapter is in a phase of its own. The other candidates are left as they are: a single
+        training is not to be compared with several.
         """
         candidates = candidates[: self.settings.finalists]
         lr, rates = self.settings.lr, self.settings.final_rates
@@ -138,7 +139,7 @@ class Unlearning:
     ) -> tuple[list[float | None], int]:
         """The score of each candidate at a learning rate, and the steps that took."""
         training = self.trials(
-            self.bench.searching,
+            self.bench.phase(self.bench.finals(seed)),
             [each.loss for each, _ in pairs],
             [each.epochs or self.settings.epochs for each, _ in pairs],
             rates=[rate for _, rate in pairs],

@@ -3,8 +3,12 @@
 All trainings are on the same data: the whole forget set, for that is what is to be forgotten, and a
 part of the retain set. A rate that suits half of the former is too large for all, and with more of
 the latter less is forgotten. What differs is what is measured: a search looks at its part of the
-questions to forget, and at questions to keep that no training touches, for any loss with a strong
+questions to forget, and at questions to keep that it does not train on, for any loss with a strong
 retain term keeps those that it is trained on; the test looks at others of either kind.
+
+Which questions to keep a search happens to look at decides as much as the loss does: some are lost
+by all losses, others by none. So each adapter of a finalist is trained on another part of those
+that are not for the test, and measured on the rest of them.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from evoloss.unlearn.language import Language, load_language
 from evoloss.unlearn.log_probs import Sequences
 from evoloss.unlearn.measurement import Failed, measure, missing
 from evoloss.unlearn.objective import Part, Sets
-from evoloss.unlearn.phase import SEARCHING, TESTING, Known, Phase
+from evoloss.unlearn.phase import SEARCHING, TESTING, Known, Phase, division, of_finals
 from evoloss.unlearn.prepared import Prepared, prepare
 from evoloss.unlearn.problem import Problem
 from evoloss.unlearn.recipes import Measured
@@ -96,6 +100,7 @@ class Bench:
         for note in (self.language.encoder.note, *whole.notes):
             say(f"note: {note}")
         self.divided: Divided = divide(problem.data, settings.seed, settings.test_share)
+        self._phases: dict[str, Phase] = {}
 
     @property
     def has_retain(self) -> bool:
@@ -106,28 +111,54 @@ class Bench:
         """Training steps of so many passes over the forget set."""
         return epochs * math.ceil(len(phase.sets.forget) / self.settings.batch)
 
-    @cached_property
+    @property
     def searching(self) -> Phase:
         """What a search trains on, and the search part, which it measures on."""
-        trained, measured = self._kept
-        return self._phase(SEARCHING, trained, replace(self.divided.search, retain=measured))
+        return self.phase(SEARCHING)
 
-    @cached_property
+    @property
     def testing(self) -> Phase:
         """What comes after the search."""
-        return self._phase(TESTING, self._kept[0], self.divided.test)
+        return self.phase(TESTING)
 
-    @cached_property
-    def _kept(self) -> tuple[DataSet[Example] | None, DataSet[Example] | None]:
-        """Of what is to be kept: what every training is on, and what a search measures.
+    @property
+    def selecting(self) -> tuple[str, ...]:
+        """The names of all phases that the search part is divided into."""
+        numbers = range(1, 1 + self.settings.final_seeds if self.settings.finalists else 1)
+        return tuple(dict.fromkeys([SEARCHING, *(self.finals(number) for number in numbers)]))
+
+    def finals(self, number: int) -> str:
+        """The name of the phase of the finalists' adapters of a number, from 1."""
+        return SEARCHING if self._divided_kept is None else of_finals(number)
+
+    def phase(self, name: str) -> Phase:
+        """The phase of a name, made when it is asked for first."""
+        if name not in self._phases:
+            trained, measured = self._kept(division(name))
+            part = replace(self.divided.search, retain=measured)
+            self._phases[name] = self._made(
+                name, trained, self.divided.test if name == TESTING else part
+            )
+        return self._phases[name]
+
+    @property
+    def _divided_kept(self) -> DataSet[Example] | None:
+        """What is to be kept and not for the test, if it is enough to be divided once more."""
+        kept = self.divided.search.retain
+        few = kept is None or not self.has_retain or len(kept) < LEAST_TO_DIVIDE
+        return None if few else kept
+
+    def _kept(self, number: int) -> tuple[DataSet[Example] | None, DataSet[Example] | None]:
+        """Of what is to be kept: what is trained on, and what a search measures.
 
         The latter is as large as the test part.
         """
-        kept, share = self.divided.search.retain, self.settings.test_share
-        if kept is None or not self.has_retain or len(kept) < LEAST_TO_DIVIDE:
-            return kept, kept
-        rng = stream(self.settings.seed, Purpose.FITNESS_BATCHES, len(kept))
-        return divide_set(kept, rng, share / (2 - share))  # as many as are tested
+        kept, share = self._divided_kept, self.settings.test_share
+        if kept is None:
+            return (self.divided.search.retain,) * 2
+        key = (len(kept), number) if number else (len(kept),)
+        rng = stream(self.settings.seed, Purpose.FITNESS_BATCHES, *key)
+        return divide_set(kept, rng, share / (2 - share))
 
     @cached_property
     def validation(self) -> Sets:
@@ -166,7 +197,7 @@ class Bench:
         seed = torch_seed(self.settings.seed, Purpose.INITIAL_WEIGHTS, number)
         return begin(self.language.model, self.settings.lora, seed)
 
-    def _phase(self, name: str, kept: DataSet[Example] | None, measured: UnlearningData) -> Phase:
+    def _made(self, name: str, kept: DataSet[Example] | None, measured: UnlearningData) -> Phase:
         forget = self.problem.data.forget
         encoded = self._encoded(forget)
         trained = padded(encoded, self.language.encoder.pad)

@@ -12,7 +12,17 @@ from evoloss.unlearn.prepared import Prepared
 from evoloss.unlearn.recipes import Measured
 
 SEARCHING, TESTING = "searching", "testing"
-"""The phases, under the names that a bench has for them."""
+"""The names of the phases that every problem has."""
+
+
+def of_finals(number: int) -> str:
+    """The name of the phase that the finalists' adapters of a number, from 1, are in."""
+    return f"{SEARCHING} {number}"
+
+
+def division(name: str) -> int:
+    """Which division of what is to be kept a phase trains on: a number of finals, else 0."""
+    return int(name.removeprefix(SEARCHING) or 0) if name != TESTING else 0
 
 
 @dataclass(frozen=True)

@@ -178,13 +178,10 @@ def _of_utility(prepared: Prepared, found: Recipes, original: Measured | None) -
         return {"model_utility": reason, "utility_kept": reason}
     kept: Recipe | str = "the original model was not measured"
     if original is not None:
-        # The original may have been measured with fewer sets, or without texts; and what it could
-        # not do at all cannot be lost.
-        measured = [name for name in parts if name in original.values]
-        common = [name for name in measured if original.values[name]] or measured
-        before = {name: original.values[name] for name in common}
-        kept = _raised(lambda: scores.utility_kept(1.0, scores.harmonic_mean(before))) or partial(
-            _utility_kept, before=before
+        # The original may have been measured with fewer sets, or without texts.
+        before = {name: original.values[name] for name in parts if name in original.values}
+        kept = _raised(lambda: scores.utility_kept(before, before)) or partial(
+            _of_values, score=partial(scores.utility_kept, original=before)
         )
     return {"model_utility": partial(_model_utility, parts=parts), "utility_kept": kept}
 
@@ -323,11 +320,6 @@ def _privleak(e: Evidence, wanted: float) -> float:
 
 def _model_utility(e: Evidence, parts: tuple[str, ...]) -> float:
     return scores.harmonic_mean({name: e.values[name] for name in parts})
-
-
-def _utility_kept(e: Evidence, before: Mapping[str, float]) -> float:
-    now = {name: e.values[name] for name in before}
-    return scores.utility_kept(scores.harmonic_mean(now), scores.harmonic_mean(before))
 
 
 def _knowledge(values: Mapping[str, float], rouge: bool) -> float:

@@ -109,7 +109,7 @@ class Group:
 
         purpose, seed: of the minibatches, which are drawn for the longest of all trainings.
         """
-        chosen: Phase = getattr(bench, phase)
+        chosen = bench.phase(phase)
         rng = stream(bench.settings.seed, purpose, seed)
         schedules = [Schedule(each.steps, each.lr, bench.settings.clip) for each in entries]
         return cls(bench, chosen, _objective(bench, chosen, entries, longest, rng), schedules)

@@ -21,7 +21,7 @@ from evoloss.execution.shared_arrays import Arrays
 from evoloss.execution.staff import Staff
 from evoloss.execution.tensors import tensor
 from evoloss.unlearn.bench import Bench, Sharing
-from evoloss.unlearn.phase import SEARCHING, Known
+from evoloss.unlearn.phase import Known
 from evoloss.unlearn.plain import measured_of, plain_measured
 from evoloss.unlearn.problem import Problem, load_problem
 from evoloss.unlearn.settings import UnlearnSettings
@@ -47,18 +47,19 @@ def device(staff: Staff) -> str | None:
     return None if staff.gpus_per_shard else "cpu"
 
 
-def executor(
-    bench: Bench, staff: Staff, phases: tuple[str, ...] = (SEARCHING,)
-) -> AbstractContextManager[Executor]:
-    """Where the work on some phases of this bench is done; closed at the end."""
+def executor(bench: Bench, staff: Staff, *more: str) -> AbstractContextManager[Executor]:
+    """Where the work on the search part of this bench, and on more phases, is done.
+
+    It is closed at the end.
+    """
     return staff.at_work(
-        lambda: Trainings(bench), lambda: _recipe(bench, staff, phases), bench.settings.shard,
-        _SECONDS,
+        lambda: Trainings(bench), lambda: _recipe(bench, staff, (*bench.selecting, *more)),
+        bench.settings.shard, _SECONDS,
     )  # fmt: skip
 
 
 def _recipe(bench: Bench, staff: Staff, phases: tuple[str, ...]) -> Recipe:
-    known = {name: Known.of(getattr(bench, name)) for name in phases}
+    known = {name: Known.of(bench.phase(name)) for name in phases}
     # A worker proposes nothing, and need not know a method that was registered here.
     settings = replace(bench.settings, method=UnlearnSettings.method)
     arguments = {

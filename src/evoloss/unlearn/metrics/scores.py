@@ -9,7 +9,11 @@ degenerate model can win it, for it is at most twice the smaller of its parts. A
 has forgotten nothing and scores 0; one that is destroyed, or refuses every question, has no utility
 and scores 0. Under the published averages either of them gets up to a half. The cut at 1 keeps
 gains on one side from paying for losses on the other: with a retain model, forgetting further than
-by never having learnt earns nothing.
+by never having learnt earns nothing. Nor do gains in one part of the utility pay for losses in
+another: each part is compared with itself. (The ratio of two harmonic means would follow its
+smallest part. On a small model that knew TOFU, where that is the truth ratio, answers to be kept
+fell from a probability of 0.96 to 0.81 and from a ROUGE of 0.97 to 0.82, the truth ratio rose from
+0.29 to 0.37, and by that ratio everything was kept.)
 
 `balance95` is for those who may lose next to nothing: whatever keeps 95 % of the utility is ahead
 of whatever does not; the former are compared by balance, the latter by how much they keep (Deb
@@ -99,18 +103,24 @@ def forgetting(after: float, original: float, retain_model: float = 0.0) -> floa
     return metric("forgetting").checked(min(max((known - gone) / (known - floor), 0.0), 1.0))
 
 
-def utility_kept(after: float, original: float) -> float:
-    """Utility over the original model's, at most 1.
+def utility_kept(after: Mapping[str, float | None], original: Mapping[str, float | None]) -> float:
+    """Harmonic mean of the parts of utility, each over the original model's and at most 1.
 
-    Raises: MetricError if the original model has none.
+    after: with all parts of `original`. A part that is 0 there cannot be lost, and is left out.
+    Raises: MetricError if none is left.
     """
-    now, before = (_share("utility_kept", value) for value in (after, original))
-    if before == 0.0:
+    kept: dict[str, float | None] = {}
+    for name, value in original.items():
+        before = _share(f"utility_kept: {name} before", value)
+        now = _share(f"utility_kept: {name}", after.get(name))
+        if before > 0.0:
+            kept[name] = min(now / before, 1.0)
+    if not kept:
         raise MetricError(
             "the original model has a utility of 0 on the retain set: there is nothing to keep, "
             "check the model and the retain set"
         )
-    return metric("utility_kept").checked(min(now / before, 1.0))
+    return harmonic_mean(kept, "utility_kept")
 
 
 def balance(values: Mapping[str, float | None]) -> float:

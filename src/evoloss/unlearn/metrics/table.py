@@ -235,7 +235,7 @@ _ROWS = (
     ),
     Metric(
         "utility_kept",
-        "utility divided by the original model's, at most 1",
+        "harmonic mean of the parts of utility, each over the original model's and at most 1",
         None,
         _UP,
         _UNIT,
