@@ -127,18 +127,34 @@ TOO_MUCH = {"forgetting": 0.99, "utility_kept": 0.6}
 
 
 @pytest.mark.parametrize(
-    ("details", "lean"),
+    ("details", "rate", "weight"),
     [
-        ({"metrics": TOO_LITTLE}, 0.7 / 4),
-        ({"at_rung": TOO_LITTLE}, 0.7 / 4),
-        ({"metrics": TOO_MUCH}, 0.0),
-        ({"metrics": {"forget_prob": 0.1}}, 0.0),
-        ({}, 0.0),
+        ({"metrics": TOO_LITTLE}, 0.7 / 4, -0.7 / 2),
+        ({"at_rung": TOO_LITTLE}, 0.7 / 4, -0.7 / 2),
+        ({"metrics": TOO_MUCH}, 0.0, 0.7 / 2),
+        ({"metrics": {"forget_prob": 0.1}}, 0.0, 0.0),
+        ({}, 0.0, 0.0),
     ],
 )
-def test_rates_lean_to_more_where_the_best_member_forgot_too_little(details, lean):
-    rates = np.mean(np.log([each.rate for each in many([person(0, details=details)])]))
-    assert rates == pytest.approx(lean, abs=0.05)
+def test_rate_and_weight_lean_to_what_the_best_member_fell_short_of(details, rate, weight):
+    found = many([person(0, details=details)])
+    assert np.mean(np.log([each.rate for each in found])) == pytest.approx(rate, abs=0.05)
+    both = np.mean(np.log(np.abs([constants(each.expression) for each in found])), 0)
+    assert both == pytest.approx([0.0, weight], abs=0.05)  # of what is forgotten, and of the other
+
+
+def test_the_one_that_a_probability_is_taken_from_is_no_parameter():
+    def made(one):
+        text = f"-mean(log({one} - exp(log_probs_forget))) - 1*mean(log_probs_retain)"
+        return replace(person(0), expression=parse(text, UNLEARNING))
+
+    def ones(*members):
+        return {constants(each.expression)[0] for each in many(list(members), 50)}
+
+    assert ones(made(1.0)) == ones(made(1.0), made(1.0)) == {1.0}
+    assert len(ones(made(1.1))) > 10
+    assert len(ones(made(1.0), made(1.2))) > 10
+    assert len({constants(each.expression)[1] for each in many([made(1.0)], 50)}) > 10
 
 
 def test_a_constant_of_0_stays():

@@ -4,7 +4,9 @@ Trees that differ in their constants alone are one structure. Known losses win o
 of their terms and by the learning rate more than by their form, so that a structure is judged
 fairly only where these are tuned. That is an evolution strategy with recombination in logarithms
 (Beyer & Schwer 2002): around the weighted mean of its best members, by steps that shrink with
-their number.
+their number. What the best member fell short of moves that mean: the rate up where too little was
+forgotten, and the weight of what is to be kept to where it balances the two, as a multiplier of
+Lagrange would.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evoloss.lang.expr import Call, Const, Expr, size, subtree
+from evoloss.lang.expr import Call, Const, Expr, children, inputs_of, size, subtree
 from evoloss.lang.expr import replace as with_subtree
 from evoloss.propose.proposer import Individual, Space
 
@@ -64,20 +66,19 @@ def varied(members: Sequence[Individual], space: Space, rng: np.random.Generator
     weights /= weights.sum()
     spread = SPREAD / math.sqrt(len(chosen))
     first = chosen[0]
-    places = [
-        at
-        for at in range(size(first.expression))
-        if all(_scale(each.expression, at) for each in chosen)
-    ]
-    moves = _moves(2 + len(places), spread, rng)
+    every = zip(*(_places(each.expression) for each in chosen), strict=True)
+    free = [same for same in every if all(each.value for each in same) and not _complement(same)]
+    moves = _moves(2 + len(free), spread, rng)
+    more_rate, more_kept = _leans(first)
 
-    logs = np.array([[_scale(each.expression, at) for at in places] for each in chosen])
     expression = first.expression
-    for at, log, move in zip(places, weights @ np.log(np.abs(logs)), moves[2:], strict=True):
-        sign = math.copysign(1.0, _scale(expression, at))
-        constant = Const(float(f"{sign * math.exp(log + move):.6g}"))
-        expression = with_subtree(expression, at, constant)
-    rate = math.exp(weights @ np.log([each.rate for each in chosen]) + moves[0] + _lean(first))
+    for same, move in zip(free, moves[2:], strict=True):
+        place = same[0]
+        log = weights @ np.log([abs(each.value) for each in same]) + move
+        log += more_kept if place.keeps else 0.0
+        constant = Const(float(f"{math.copysign(math.exp(log), place.value):.6g}"))
+        expression = with_subtree(expression, place.at, constant)
+    rate = math.exp(weights @ np.log([each.rate for each in chosen]) + moves[0] + more_rate)
     epochs = weights @ np.array([each.epochs or space.most_epochs or 1 for each in chosen])
     return Varied(
         expression,
@@ -104,10 +105,41 @@ def measured(individual: Individual) -> Mapping[str, float]:
     return individual.details.get("metrics") or individual.details.get("at_rung") or {}
 
 
-def _scale(expr: Expr, at: int) -> float:
-    """The constant there; 0 if there is none, or one that no factor changes."""
-    found = subtree(expr, at)
-    return found.value if isinstance(found, Const) else 0.0
+@dataclass(frozen=True)
+class _Place:
+    """A constant of an expression, at a pre-order position, and what it is an operand of."""
+
+    at: int
+    value: float
+    parent: Call | None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it is a factor of what is to be kept, and of nothing else."""
+        if self.parent is None or self.parent.op != "mul":
+            return False
+        inputs = inputs_of(self.parent)
+        return bool(inputs) and all(name.endswith("_retain") for name in inputs)
+
+
+def _places(expr: Expr, at: int = 0, parent: Call | None = None) -> list[_Place]:
+    """All constants, in pre-order."""
+    if isinstance(expr, Const):
+        return [_Place(at, expr.value, parent)]
+    found: list[_Place] = []
+    at += 1
+    for child in children(expr):
+        assert isinstance(expr, Call)
+        found += _places(child, at, expr)
+        at += size(child)
+    return found
+
+
+def _complement(same: Sequence[_Place]) -> bool:
+    """Whether this is the 1 of a 1 - p, in all members: what it stands in is no parameter."""
+    parent = same[0].parent
+    sums = parent is not None and parent.op in ("add", "sub")
+    return sums and all(each.value == 1.0 for each in same)
 
 
 def _moves(count: int, spread: float, rng: np.random.Generator) -> list[float]:
@@ -117,13 +149,17 @@ def _moves(count: int, spread: float, rng: np.random.Generator) -> list[float]:
     return list(np.where(moved, spread * rng.standard_normal(count), 0.0))
 
 
-def _lean(individual: Individual) -> float:
-    """A little more learning for who forgot less than it kept.
+def _leans(individual: Individual) -> tuple[float, float]:
+    """What is added to the logarithms of the rate and of the weights of what is to be kept.
 
-    No less for the others: at a larger rate, what is to be kept is learnt again faster too.
+    Who forgot less than it kept gets a larger rate, but nobody a smaller one: at a larger rate,
+    what is to be kept is learnt again faster too.
     """
     values = measured(individual)
-    return SPREAD / 4 if values.get("forgetting", 1.0) < values.get("utility_kept", 0.0) else 0.0
+    if "forgetting" not in values or "utility_kept" not in values:
+        return 0.0, 0.0
+    short = values["forgetting"] < values["utility_kept"]
+    return (SPREAD / 4, -SPREAD / 2) if short else (0.0, SPREAD / 2)
 
 
 def _within(epochs: int, most: int | None) -> int | None:
