@@ -311,12 +311,12 @@ def _scores(
 ) -> dict[str, float]:
     """Those of the whole model, of the values of this one and of two others."""
     parts = ("retain_prob", "retain_rouge", "retain_truth_ratio")
-    utility, before = (_harmonic([each[name] for name in parts]) for each in (values, original))
+    utility = _harmonic([values[name] for name in parts])
     knows, knew, floor = (
         (each["forget_prob"] + each["forget_rouge"]) / 2 for each in (values, original, retain)
     )
     forgetting = min(max((knew - knows) / (knew - floor), 0.0), 1.0)
-    kept = min(utility / before, 1.0)
+    kept = _harmonic([min(values[name] / original[name], 1.0) for name in parts])
     return {
         "model_utility": utility,
         "utility_kept": kept,

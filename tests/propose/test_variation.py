@@ -124,6 +124,7 @@ def test_the_centre_is_the_weighted_geometric_mean_of_the_best_three():
 
 TOO_LITTLE = {"forgetting": 0.2, "utility_kept": 0.9}
 TOO_MUCH = {"forgetting": 0.99, "utility_kept": 0.6}
+A_LITTLE_TOO_MUCH = {"forgetting": 0.99, "utility_kept": 0.94}
 
 
 @pytest.mark.parametrize(
@@ -132,6 +133,7 @@ TOO_MUCH = {"forgetting": 0.99, "utility_kept": 0.6}
         ({"metrics": TOO_LITTLE}, 0.7 / 4, -0.7 / 2),
         ({"at_rung": TOO_LITTLE}, 0.7 / 4, -0.7 / 2),
         ({"metrics": TOO_MUCH}, 0.0, 0.7 / 2),
+        ({"metrics": A_LITTLE_TOO_MUCH}, 0.0, 0.7 / 4),
         ({"metrics": {"forget_prob": 0.1}}, 0.0, 0.0),
         ({}, 0.0, 0.0),
     ],

@@ -27,6 +27,8 @@ MEMBERS = 3
 """So many of a structure are recombined."""
 MOVED = 0.5
 """The chance that a coordinate changes; one changes in any case."""
+GAP = 0.1
+"""From so much between what was forgotten and what was kept on, the mean is moved no further."""
 RATES: tuple[float, ...] = tuple(2.0 ** (step / 2) for step in range(-6, 7))
 """Multiples of the learning rate that are drawn at first, from an eighth to eight times."""
 
@@ -153,13 +155,15 @@ def _leans(individual: Individual) -> tuple[float, float]:
     """What is added to the logarithms of the rate and of the weights of what is to be kept.
 
     Who forgot less than it kept gets a larger rate, but nobody a smaller one: at a larger rate,
-    what is to be kept is learnt again faster too.
+    what is to be kept is learnt again faster too. Small gaps move little: who forgets just enough
+    of what a search asks forgets too little of the rest.
     """
     values = measured(individual)
     if "forgetting" not in values or "utility_kept" not in values:
         return 0.0, 0.0
-    short = values["forgetting"] < values["utility_kept"]
-    return (SPREAD / 4, -SPREAD / 2) if short else (0.0, SPREAD / 2)
+    gap = (values["forgetting"] - values["utility_kept"]) / GAP
+    gap = min(max(gap, -1.0), 1.0)
+    return max(-gap, 0.0) * SPREAD / 4, gap * SPREAD / 2
 
 
 def _within(epochs: int, most: int | None) -> int | None:
