@@ -189,6 +189,7 @@ with two.two_devices():
     )
     for text in ("square(y - f)", "abs(2 * y - f) + min(square(y - f), 0.5)"):
         print(baseline.evaluate_candidate(text, settings)["error"])
+two.leave()
 """
 
 

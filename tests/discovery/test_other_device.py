@@ -51,6 +51,7 @@ with Store.open(Path(FOLDER), write=False) as store:
     there.append(store.settings["device"])
 mixed = told(resume(FOLDER, task=task, device="cpu", generations=3))
 print(json.dumps([whole, mixed, there]))
+two.leave()
 """
 
 

@@ -89,6 +89,7 @@ with two.two_devices():
         torch.ones(2, device=two.ELSEWHERE) + torch.ones(2)
     except two.MixedDevices:
         print("refused")
+two.leave()
 """
 
 
