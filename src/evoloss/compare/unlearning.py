@@ -143,7 +143,7 @@ def _conclude(
         return
     with Store.open(cells[0].directory, write=False) as store:
         bench = searching.reopened(store, problem, say, staff)
-    with executor(bench, staff, TESTING) as where, bench.sharing.applied():
+    with executor(bench, staff, *bench.selecting, TESTING) as where, bench.sharing.applied():
         for name in untuned:
             budget = counted(plan.trainings(bench.settings), "training")
             say(f"{name}, seed {seed}: tuning in {budget}")

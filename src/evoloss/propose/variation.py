@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evoloss.lang.expr import Call, Const, Expr, children, inputs_of, size, subtree
+from evoloss.lang.expr import Call, Const, Expr, children, inputs_of, size
 from evoloss.lang.expr import replace as with_subtree
 from evoloss.propose.proposer import Individual, Space
 
@@ -92,14 +92,12 @@ def varied(members: Sequence[Individual], space: Space, rng: np.random.Generator
 
 def jittered(expr: Expr, rng: np.random.Generator) -> Expr:
     """One constant times a random factor; the same expression if it has none."""
-    places = [at for at in range(size(expr)) if isinstance(subtree(expr, at), Const)]
+    places = _places(expr)
     if not places:
         return expr
-    at = places[int(rng.integers(len(places)))]
-    found = subtree(expr, at)
-    assert isinstance(found, Const)
+    place = places[int(rng.integers(len(places)))]
     factor = math.exp(SPREAD * rng.standard_normal())
-    return with_subtree(expr, at, Const(float(f"{found.value * factor:.6g}")))
+    return with_subtree(expr, place.at, Const(float(f"{place.value * factor:.6g}")))
 
 
 def measured(individual: Individual) -> Mapping[str, float]:

@@ -124,8 +124,9 @@ class Bench:
     @property
     def selecting(self) -> tuple[str, ...]:
         """The names of all phases that the search part is divided into."""
-        numbers = range(1, 1 + self.settings.final_seeds if self.settings.finalists else 1)
-        return tuple(dict.fromkeys([SEARCHING, *(self.finals(number) for number in numbers)]))
+        seeds = self.settings.final_seeds if self.settings.finalists else 0
+        again = [self.finals(number) for number in range(1, 1 + seeds)]
+        return tuple(dict.fromkeys([SEARCHING, *again]))
 
     def finals(self, number: int) -> str:
         """The name of the phase of the finalists' adapters of a number, from 1."""

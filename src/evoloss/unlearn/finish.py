@@ -15,7 +15,7 @@ from evoloss.unlearn.adapters import save
 from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.contenders import Contender, tuned
 from evoloss.unlearn.evaluate import evaluate, record
-from evoloss.unlearn.phase import TESTING
+from evoloss.unlearn.phase import SEARCHING, TESTING
 from evoloss.unlearn.workers import executor
 
 ADAPTER = "adapter"
@@ -49,7 +49,7 @@ def conclude(
     Returns the record of the evaluation, as plain data.
     """
     contenders = [found_contender(found, bench.settings.lr)]
-    with executor(bench, staff or Staff(), TESTING) as where, bench.sharing.applied():
+    with executor(bench, staff or Staff(), SEARCHING, TESTING) as where, bench.sharing.applied():
         for name in against:
             try:
                 best, _ = tuned(bench, name, budget, partial(tell, f"tuning {name}"), where)

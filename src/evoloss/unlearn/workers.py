@@ -47,13 +47,13 @@ def device(staff: Staff) -> str | None:
     return None if staff.gpus_per_shard else "cpu"
 
 
-def executor(bench: Bench, staff: Staff, *more: str) -> AbstractContextManager[Executor]:
-    """Where the work on the search part of this bench, and on more phases, is done.
+def executor(bench: Bench, staff: Staff, *phases: str) -> AbstractContextManager[Executor]:
+    """Where the work on some phases of this bench is done; closed at the end.
 
-    It is closed at the end.
+    phases: their names; without any, all that a search works on.
     """
     return staff.at_work(
-        lambda: Trainings(bench), lambda: _recipe(bench, staff, (*bench.selecting, *more)),
+        lambda: Trainings(bench), lambda: _recipe(bench, staff, phases or bench.selecting),
         bench.settings.shard, _SECONDS,
     )  # fmt: skip
 
