@@ -18,12 +18,13 @@ COLUMNS = {
     "balance": "balance",
     "forgetting": "forgot",
     "utility_kept": "kept",
+    "trained_kept": "of trained",
     "forget_rouge": "ROUGE f",
     "retain_rouge": "ROUGE r",
     "forget_quality": "quality",
 }
 """Shown of all metrics, where there are values; `evoloss show --json` has the others."""
-_SHOWN = 6
+_SHOWN = 7
 
 
 def front(rows: Sequence[Mapping[str, Any]]) -> RenderableType:

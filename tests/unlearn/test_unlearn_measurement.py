@@ -268,6 +268,32 @@ def test_models_are_compared_with_the_original_and_the_retain_model(
     assert gold.values["utility_kept"] == pytest.approx(kept(parts, gold, silent))
 
 
+@pytest.mark.parametrize("probes", [True, False])
+def test_what_was_trained_on_is_measured_beside_the_rest_and_alters_nothing(
+    encoder, original, probes
+):
+    seen, model = DATA.retain.rows[:4], fictional.model()
+    others = DATA.probes if probes else {}
+    plain = prepare(replace(DATA, probes=others), encoder, fictional.CONTEXT)
+    more = replace(DATA, probes={**others, "trained": DataSet("trained", seen)})
+    prepared = prepare(more, encoder, fictional.CONTEXT)
+    [before] = measure(model, encoder, prepared)
+    with attached(model, 1, LORA) as adapters:
+        fictional.stir(adapters)
+        [each] = measure(model, encoder, plain, original=original)
+        [found] = measure(model, encoder, prepared, original=before)
+        wanted = np.mean([prob(model, row) for row in seen])
+    assert found.values["trained_prob"] == pytest.approx(wanted, rel=1e-3)
+    assert found.utility_parts == each.utility_parts
+    own = {f"retain_{what}": f"trained_{what}" for what in ("prob", "rouge", "truth_ratio")}
+    names = [own.get(name, name) for name in found.utility_parts]
+    utility = statistics.harmonic_mean(found.values[name] for name in names)
+    assert found.values["trained_utility"] == pytest.approx(utility)
+    assert found.values["trained_kept"] == pytest.approx(kept(names, found, before))
+    assert found.values["trained_kept"] != found.values["utility_kept"]
+    assert each.values.items() <= found.values.items()
+
+
 def kept(parts, after, before):
     shares = [after.values[name] / before.values[name] for name in parts]
     return statistics.harmonic_mean(min(1, each) for each in shares)

@@ -19,7 +19,9 @@ from evoloss.runs import losses
 from evoloss.store import Store
 from evoloss.unlearn.problem import Problem
 
-METRICS = ("forgetting", "utility_kept", "forget_rouge", "retain_rouge", "forget_quality")
+METRICS = (
+    "forgetting", "utility_kept", "trained_kept", "forget_rouge", "retain_rouge", "forget_quality",
+)  # fmt: skip
 """Shown beside the objective, where there are values."""
 
 

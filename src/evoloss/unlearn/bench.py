@@ -25,7 +25,7 @@ import torch
 from evoloss.discovery.randomness import Purpose, stream, torch_seed
 from evoloss.engine.memory import in_parts
 from evoloss.errors import UserError
-from evoloss.unlearn.data.divide import Divided, divide, divide_set
+from evoloss.unlearn.data.divide import Divided, divide, divide_set, evenly
 from evoloss.unlearn.data.example import DataSet, Example, UnlearningData
 from evoloss.unlearn.language import Language, load_language
 from evoloss.unlearn.log_probs import Sequences
@@ -34,7 +34,7 @@ from evoloss.unlearn.objective import Part, Sets
 from evoloss.unlearn.phase import SEARCHING, TESTING, Known, Phase, division, of_finals
 from evoloss.unlearn.prepared import Prepared, prepare
 from evoloss.unlearn.problem import Problem
-from evoloss.unlearn.recipes import Measured
+from evoloss.unlearn.recipes import TRAINED, Measured
 from evoloss.unlearn.settings import UnlearnSettings
 from evoloss.unlearn.tokens import Encoded, padded
 from evoloss.unlearn.trainer import Progress, begin
@@ -138,9 +138,17 @@ class Bench:
             trained, measured = self._kept(division(name))
             part = replace(self.divided.search, retain=measured)
             self._phases[name] = self._made(
-                name, trained, self.divided.test if name == TESTING else part
+                name, trained, self._tested(trained) if name == TESTING else part
             )
         return self._phases[name]
+
+    def _tested(self, trained: DataSet[Example] | None) -> UnlearningData:
+        """The test part, and as many questions to keep that were trained on as it has others."""
+        test = self.divided.test
+        if trained is None or test.retain is None or not self.has_retain:
+            return test
+        some = replace(trained, rows=evenly(trained.rows, len(test.retain)), notes=())
+        return replace(test, probes={**test.probes, TRAINED: some})
 
     @property
     def _divided_kept(self) -> DataSet[Example] | None:

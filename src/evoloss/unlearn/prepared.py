@@ -10,9 +10,9 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from evoloss.errors import UserError
+from evoloss.unlearn.data.divide import evenly
 from evoloss.unlearn.data.example import Choice, DataSet, Example, UnlearningData
 from evoloss.unlearn.data.examples import some_rows
 from evoloss.unlearn.tokens import Encoded, Encoder, Ids
@@ -26,8 +26,6 @@ _NEW_TOKENS = {"forget_verbmem": VERBATIM, "forget_knowmem": 32, "retain_knowmem
 _MOST, _LEAST = 200, 32
 _ANSWERS_ONLY = ("holdout", "forget_privleak")
 _INSTRUCTION = "The following are multiple choice questions (with answers).\n\n"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ def _asked(
     compared = _compared(data, answers, encoder, context)
     openings = _openings(name, data, answers, encoder, context)
     running = any(each.continues and not each.prompt for each in data)
-    return Asked(answers, _evenly(compared, most), _evenly(openings, most), running)
+    return Asked(answers, evenly(compared, most), evenly(openings, most), running)
 
 
 def _compared(
@@ -226,9 +224,3 @@ def _questions(
         f"{context} tokens ({some_rows(long)})"
     )
     return tuple(found), [note] if long else []
-
-
-def _evenly(values: Sequence[T], most: int | None) -> tuple[T, ...]:
-    """At most so many of them, evenly spaced."""
-    taken = len(values) if most is None else min(most, len(values))
-    return tuple(values[number * len(values) // taken] for number in range(taken))

@@ -26,6 +26,9 @@ _TOFU_SETS = ("forget", "retain", "real_authors", "world_facts")
 _MUSE_SETS = ("forget_verbmem", "forget_knowmem", "retain_knowmem")
 _NOT_ASKED = ("holdout", "forget_privleak", *_MUSE_SETS)
 _OF_A_SET = ("_prob", "_rouge", "_truth_ratio", "_knowmem")
+_NOTHING_KEPT = "the data has nothing that is to be kept"
+TRAINED = "trained"
+"""The set of questions to keep that were trained on, as published scores measure what is kept."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def utility_parts(prepared: Prepared, found: Recipes) -> tuple[str, ...]:
         name
         for name, recipe in found.items()
         if not isinstance(recipe, str)
-        and not name.startswith(("forget", "wmdp_"))
+        and not name.startswith(("forget", "wmdp_", TRAINED))
         and (name in prepared.choices or name.endswith(_OF_A_SET))
     )
 
@@ -131,7 +134,7 @@ def _of_set(name: str, asked: Asked | None, texts: bool) -> Recipes:
     no_false = no_set
     if asked and not asked.compared:
         no_false = f"no row of '{name}' has perturbed answers"
-    options = bool(asked and asked.compared) and name not in ("forget", "retain")
+    options = bool(asked and asked.compared) and name not in ("forget", "retain", TRAINED)
     return {
         f"{name}_prob": no_set or partial(_prob_among_options if options else _prob, name=name),
         f"{name}_rouge": _no_text(name, asked, texts) or partial(_rouge, name=name),
@@ -172,18 +175,28 @@ def _of_retain_model(prepared: Prepared, found: Recipes, retain: Measured | None
 
 
 def _of_utility(prepared: Prepared, found: Recipes, original: Measured | None) -> Recipes:
-    parts = utility_parts(prepared, found)
-    if not parts:
-        reason = "the data has nothing that is to be kept"
-        return {"model_utility": reason, "utility_kept": reason}
-    kept: Recipe | str = "the original model was not measured"
-    if original is not None:
-        # The original may have been measured with fewer sets, or without texts.
-        before = {name: original.values[name] for name in parts if name in original.values}
-        kept = _raised(lambda: scores.utility_kept(before, before)) or partial(
-            _of_values, score=partial(scores.utility_kept, original=before)
-        )
-    return {"model_utility": partial(_model_utility, parts=parts), "utility_kept": kept}
+    names = utility_parts(prepared, found)
+    own: Recipes = {"model_utility": _utility(names), "utility_kept": _kept(names, original)}
+    if TRAINED in prepared.sets:
+        # Probes of what is to be kept, such as MUSE's, are trained on nowhere: they stay.
+        trained = {f"retain{each}": f"{TRAINED}{each}" for each in _OF_A_SET}
+        names = tuple(new if (new := trained.get(each)) in found else each for each in names)
+        own |= {"trained_utility": _utility(names), "trained_kept": _kept(names, original)}
+    return own
+
+
+def _utility(parts: tuple[str, ...]) -> Recipe | str:
+    return partial(_model_utility, parts=parts) if parts else _NOTHING_KEPT
+
+
+def _kept(parts: tuple[str, ...], original: Measured | None) -> Recipe | str:
+    if not parts or original is None:
+        return "the original model was not measured" if parts else _NOTHING_KEPT
+    # The original may have been measured with fewer sets, or without texts.
+    before = {name: original.values[name] for name in parts if name in original.values}
+    return _raised(lambda: scores.utility_kept(before, before)) or partial(
+        _of_values, score=partial(scores.utility_kept, original=before)
+    )
 
 
 def _of_forgetting(found: Recipes, original: Measured | None, retain: Measured | None) -> Recipes:

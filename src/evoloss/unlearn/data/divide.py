@@ -7,6 +7,7 @@ divided; paraphrased and perturbed answers stand in the row of their question an
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from evoloss.wording import counted
 TEST_SHARE = 0.5
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,12 @@ def divide_set(
         for wanted in (False, True)
     )
     return replace(rows, rows=search), replace(rows, rows=test)
+
+
+def evenly(values: Sequence[T], most: int | None) -> tuple[T, ...]:
+    """At most so many of them, evenly spaced."""
+    taken = len(values) if most is None else min(most, len(values))
+    return tuple(values[number * len(values) // taken] for number in range(taken))
 
 
 def _groups(keys: list[tuple[str, ...]]) -> list[int]:

@@ -165,6 +165,14 @@ _ROWS = (
         _TOFU,
     ),
     Metric(
+        "trained_utility",
+        "model utility with questions of the retain set that were trained on",
+        None,
+        _UP,
+        _UNIT,
+        _TOFU,
+    ),
+    Metric(
         "extraction_strength",
         "1 - k/length, k the shortest prefix of the answer after which every greedy token matches",
         _DOWN,
@@ -236,6 +244,14 @@ _ROWS = (
     Metric(
         "utility_kept",
         "harmonic mean of the parts of utility, each over the original model's and at most 1",
+        None,
+        _UP,
+        _UNIT,
+        "evoloss",
+    ),
+    Metric(
+        "trained_kept",
+        "utility kept with questions of the retain set that were trained on",
         None,
         _UP,
         _UNIT,
