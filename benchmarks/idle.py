@@ -1,12 +1,11 @@
 """Prints how long workers wait for each other at the rungs of a race, and for the driver.
 
-`python benchmarks/idle.py [bars digits] [--workers 2] [--generations 3]`
+`python benchmarks/idle.py [bars digits] [--workers 2] [--generations 3] [--asynchronous]`
 
 A search on a pool, whose calls are watched. A call hands out shards and ends with the last of them;
 a worker that has none left waits. What all workers wait, as a share of the time they are there,
 is printed for each kind of call; between calls, the driver works and all of them wait. The first
-generation, in which workers start, does not count. What a race without rungs could save at most is
-what is idle within `train`.
+generation, in which workers start, does not count. With `--asynchronous` a generation is one call.
 """
 
 import argparse
@@ -77,14 +76,19 @@ class Watched:
 
 def _kind(call: str, common: Mapping[str, Plain]) -> str:
     if call != "train":
-        return call
+        return call if call != "race" else "train, asynchronously"
     return f"train {common['begin']} to {common['end']}"
 
 
-def watched(name: str, count: int, generations: int) -> tuple[Watched, float]:
-    """A case's search on so many workers, and its seconds after the first generation."""
+def watched(
+    name: str, count: int, generations: int, asynchronous: bool
+) -> tuple[Watched, float, int]:
+    """A case's search on so many workers, its seconds after the first generation, and its steps."""
     spec, settings = CASES[name]
-    chosen = preset("fast", shard=SHARD, generations=1 + generations, finalists=0, **settings)
+    chosen = preset(
+        "fast", shard=SHARD, generations=1 + generations, finalists=0, asynchronous=asynchronous,
+        **settings,
+    )  # fmt: skip
     bench = Workbench(load_task(spec), chosen)
     with executor(bench, Staff(count)) as crew:
         pool = Watched(crew)  # type: ignore[arg-type]
@@ -97,13 +101,14 @@ def watched(name: str, count: int, generations: int) -> tuple[Watched, float]:
                 if progress.generation == 1:
                     pool.reset()
 
-        Run(Supervised(bench, pool), None, note).go()
-    return pool, ended - pool.began
+        found = Run(Supervised(bench, pool), None, note).go().history
+    return pool, ended - pool.began, sum(each.steps for each in found if each.generation)
 
 
-def report(name: str, count: int, generations: int) -> None:
-    pool, seconds = watched(name, count, generations)
+def report(name: str, count: int, generations: int, asynchronous: bool) -> None:
+    pool, seconds, steps = watched(name, count, generations, asynchronous)
     print(f"{name}, {count} workers, {generations} generations of {CASES[name][1]['population']}")
+    print(f"{seconds:.1f} seconds, {steps:,} gradient steps, {steps / seconds:,.0f} a second")
     print(f"{'':22} {'share of time':>14} {'workers idle':>13}")
     for kind, span in pool.spans.items():
         idle = 1.0 - pool.busy[kind] / (count * span)
@@ -121,9 +126,10 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--generations", type=int, default=3)
+    parser.add_argument("--asynchronous", action="store_true")
     arguments = parser.parse_args()
     for name in arguments.cases or CASES:
-        report(name, arguments.workers, arguments.generations)
+        report(name, arguments.workers, arguments.generations, arguments.asynchronous)
     print("load average " + " ".join(f"{each:.1f}" for each in os.getloadavg()))
 
 

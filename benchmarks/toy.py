@@ -15,6 +15,7 @@ import numpy as np
 from evoloss.discovery.arena import Final, Outcome, Tick, Tuned
 from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.discovery.loop_settings import LoopSettings
+from evoloss.discovery.race import Racing
 from evoloss.lang.evaluate import numpy_value
 from evoloss.lang.expr import Expr
 from evoloss.lang.fingerprint import gradient_fingerprint
@@ -65,7 +66,7 @@ class Toy:
     def tune(self, losses: Sequence[Expr], tick: Tick) -> list[Tuned]:
         raise NotImplementedError("the toy's settings have no local search")
 
-    def score(self, candidates: Sequence[Candidate], tick: Tick) -> list[Outcome]:
+    def score(self, candidates: Sequence[Candidate], racing: Racing, tick: Tick) -> list[Outcome]:
         return [self._outcome(each) for each in candidates]
 
     def finals(self, candidates: Sequence[Candidate]) -> tuple[list[Final], int]:

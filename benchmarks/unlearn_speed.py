@@ -182,15 +182,13 @@ def compare(arena: Unlearning, job: baseline.Job, losses: int, threads: int | No
 
     def raced(candidates: Sequence[Candidate]) -> list[Outcome]:
         with arena.threads(), clock("racing"):
-            return arena.score(candidates, lambda share: None)
+            return arena.score(candidates, True, lambda share: None)
 
     count = 0
     for made in generations(arena, losses, raced):
         count += len(made)
-        bench.settings = replace(bench.settings, racing=False)
         with arena.threads(), clock("no racing"):
-            whole = arena.score(made, lambda share: None)
-        bench.settings = replace(bench.settings, racing=True)
+            whole = arena.score(made, False, lambda share: None)
         torch.set_num_threads(threads)
         for candidate, ours in zip(made, whole, strict=True):
             with clock("plain"):

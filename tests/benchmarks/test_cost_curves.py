@@ -78,15 +78,17 @@ def test_operations_are_those_that_torch_counts(name):
 
 def test_who_finishes_a_race_is_who_is_in_the_better_half_twice():
     errors = np.array([[1, 2, 3, 4, 5, 6, 7, 8.0], [4, 3, 2, 1, 0, 0, 0, 0.0], [9] * 8])
-    assert race.finishing(errors) == [2, 3]
+    assert race.finishing(race.replayed(errors, True)) == [2, 3]
 
 
 def test_the_falsely_eliminated_would_have_been_among_the_best():
     errors = np.array([[1, 2, 3, 4.0], [1, 2, 3, 4.0], [5, 6, 5, 0.0]])
-    made = race.Race(errors, (0,))
+    made = race.Race(errors, race.replayed(errors, (1.0, 1.0)))
     assert made.out == [1, 2, 3]
     assert made.wronged == [3]
-    assert race.Race(errors[:, :3], (0,)).wronged == [], "a tie is no wrong"
+    assert made.spent == pytest.approx((1 + 3 * 0.2) / 4)
+    tied = race.Race(errors[:, :3], race.replayed(errors[:, :3], (1.0, 1.0)))
+    assert tied.wronged == [], "a tie is no wrong"
 
 
 def test_a_race_that_rungs_predict_loses_nothing_and_one_that_they_mislead_all():
@@ -94,6 +96,8 @@ def test_a_race_that_rungs_predict_loses_nothing_and_one_that_they_mislead_all()
     assert race.drawn(np.stack([final] * 3), 8) == (0.0, 0.0)
     lost, cost = race.drawn(np.stack([-final, -final, final]), 8)
     assert (lost, cost) == (1.0, pytest.approx(6.0)), "7 is left where 1 was there"
+    lost, cost = race.drawn(np.stack([final] * 3), 4, asynchronous=True)
+    assert 0 < lost < 0.5, "a race of which all are worse than others were"
     assert race.correlation(final, np.array([*final[:-1], np.inf])) == pytest.approx(1.0)
 
 

@@ -10,11 +10,13 @@ driver, idle = benchmark("driver"), benchmark("idle")
 TINY = {"population": 5, "local_steps": 2, "fitness_steps": 4}
 
 
-def test_idle_shares_are_of_the_time_there_is(monkeypatch, capsys):
-    monkeypatch.setitem(idle.CASES, "tiny", ("diabetes", TINY))
-    idle.report("tiny", count=1, generations=2)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_idle_shares_are_of_the_time_there_is(asynchronous, monkeypatch, capsys):
+    monkeypatch.setitem(idle.CASES, "tiny", ("diabetes", {**TINY, "rejection": False}))
+    idle.report("tiny", 1, 2, asynchronous)
     told = capsys.readouterr().out
-    assert {"test", "tune"} <= {line.split(" ")[0] for line in told.splitlines()}
+    assert ("asynchronously" in told) == asynchronous
+    assert {"tune", "train"} <= {line.replace(",", "").split(" ")[0] for line in told.splitlines()}
     shares = [float(each) for each in re.findall(r"(-?[\d.]+)%", told)]
     assert all(0 <= share <= 100 for share in shares)
 

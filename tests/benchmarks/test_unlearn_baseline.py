@@ -129,7 +129,7 @@ def test_a_destroyed_model_has_no_values(job):
 def test_in_a_process_of_its_own_it_finds_the_same(bench, job):
     arena = Unlearning(bench)
     candidate = Candidate(0, 0, 0, "known loss", (), loss("npo"), "npo", epochs=2, rate=RATE)
-    [wanted] = arena.score([candidate], lambda share: None)
+    [wanted] = arena.score([candidate], False, lambda share: None)
     with quiet():
         found = speed.plain(arena, job, candidate)
     assert found.values["balance"] == pytest.approx(-wanted.error, abs=0.01)

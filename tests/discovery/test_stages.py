@@ -15,6 +15,7 @@ from evoloss.discovery import supervised as supervised_module
 from evoloss.discovery.archive import Archive, pareto
 from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.discovery.fitness import fitness
+from evoloss.discovery.race import marks
 from evoloss.discovery.rejection import faults
 from evoloss.discovery.settings import preset
 from evoloss.discovery.stages import Generation
@@ -333,6 +334,59 @@ def test_who_left_the_race_is_recorded_with_where_and_why():
     assert {each.steps for each in out} <= {4, 10}
     assert all("is in the worse half" in each.reason and each.error is not None for each in out)
     assert sum(each.fate is Fate.SCORED for each in candidates) >= 2
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_against_marks_each_is_judged_by_itself(alone):
+    bench = bench_of(fitness_steps=20)
+    at = {steps: errors_after(steps) for steps in (4, 10, 20)}
+    limits = (sorted(at[4])[5], sorted(at[10])[2])  # six may pass, then three
+    if alone:
+        found = [fitness(bench, [each], bench.fitness_trials, limits)[0] for each in GOOD]
+    else:
+        found = fitness(bench, GOOD, bench.fitness_trials, limits)
+    for row, score in enumerate(found):
+        first, second = at[4][row] <= limits[0], at[10][row] <= limits[1]
+        assert score.steps == (20 if first and second else 10 if first else 4)
+        assert score.finished == (first and second)
+        assert score.error == pytest.approx(at[score.steps][row], rel=1e-5)
+        passed = [at[4][row], *([at[10][row]] if first else [])]
+        assert score.rungs == pytest.approx(passed, rel=1e-5)
+    assert {score.steps for score in found} == {4, 10, 20}
+
+
+def test_marks_are_what_the_better_half_reached_where_enough_came():
+    rungs = [(5.0, 1.0), (4.0,), (), (3.0, 9.0), (2.0, 4.0), (1.0, 7.0)]
+    assert marks(rungs) == (3.0, 4.0)  # three of five, two of four
+    assert marks(rungs[:4]) == (math.inf,) * 2
+    assert fitness(bench_of(), GOOD[:2], bench_of().fitness_trials, (math.inf,) * 2)[1].finished
+
+
+def test_an_asynchronous_race_is_against_earlier_generations():
+    bench = bench_of(fitness_steps=20, local_search="none", asynchronous=True)
+    archive = archive_for(bench)
+    first = generation(bench, GOOD[:6], archive)
+    waiting = generation(bench_of(fitness_steps=20, local_search="none"), GOOD[:6])
+    assert [each.error for each in first] == [each.error for each in waiting]
+    assert all("worse half" in each.reason for each in first if each.fate is Fate.RACED_OUT)
+    archive.extend(first)
+    archive.extend(generation(bench, GOOD[:2], archive, number=1))  # duplicates: none of them races
+    asked = []
+
+    class Asked(Supervised):
+        def score(self, candidates, racing, tick):
+            asked.append(racing)
+            return super().score(candidates, racing, tick)
+
+    proposals = [Proposal(each, "initial", ()) for each in GOOD[6:]]
+    last = Generation(Asked(bench), archive, 2, proposals, lambda stage, share: None).run()
+    assert asked == [marks([each.details["rungs"] for each in first])]
+    for each, row in zip(last, (6, 7), strict=True):
+        reached = [errors_after(steps)[row] for steps in (4, 10)]
+        passed = [error <= mark for error, mark in zip(reached, asked[0], strict=True)]
+        steps = 20 if all(passed) else 10 if passed[0] else 4
+        assert (each.steps, each.fate is Fate.SCORED) == (steps, all(passed))
+        assert each.fate is Fate.SCORED or "worse half of earlier" in each.reason
 
 
 # What goes wrong

@@ -16,9 +16,15 @@ from typer.testing import CliRunner
 from evoloss.cli import app
 from evoloss.discovery import workers as workers_module
 from evoloss.discovery.candidate import Fate
+from evoloss.discovery.loop import Run
 from evoloss.discovery.search import resume, search
+from evoloss.discovery.settings import preset
+from evoloss.discovery.supervised import Supervised
+from evoloss.discovery.trainings import Trainings
+from evoloss.discovery.workbench import Workbench
 from evoloss.errors import UserError
 from evoloss.execution import staff as staff_module
+from evoloss.execution.in_process import InProcess
 from evoloss.store import Store
 from tiny import SEARCH, regression
 
@@ -75,6 +81,40 @@ def test_other_networks_have_the_history_of_a_search_in_shards(workers, sharded)
 def test_a_distribution_of_tasks_is_shared_out_too():
     alone = outcome(search("tiny:few_shot", **SETTINGS))
     assert outcome(search("tiny:few_shot", workers=2, **SETTINGS)) == alone
+
+
+@pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_an_asynchronous_race_has_one_history_too(workers, tmp_path):
+    """Whoever trains, and broken off in a generation that has marks."""
+    settings = {**SETTINGS, "generations": 3, "asynchronous": True}
+    task = "loadable:convolution"
+    here = outcome(search(task, shard=workers_module.SHARD, **settings))
+    raced = [each for each in here[0] if each.generation and each.fate is Fate.RACED_OUT]
+    assert any("earlier ones" in each.reason for each in raced)
+
+    def stop(progress):
+        if progress.stage == "training" and progress.generation == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        search(task, workers=workers, out=tmp_path, observer=stop, **settings)
+    assert outcome(resume(tmp_path, workers=workers - 1)) == here
+
+
+def test_in_an_asynchronous_race_no_state_of_a_training_leaves_its_worker(monkeypatch):
+    calls = []
+
+    class Watched(InProcess):
+        def run(self, call, items, common, tick):
+            answers = super().run(call, items, common, tick)
+            calls.append((call, max(len(repr(each)) for each in (*items, *answers))))
+            return answers
+
+    bench = Workbench(regression(), preset("fast", asynchronous=True, **SETTINGS))
+    Run(Supervised(bench, Watched(Trainings(bench), 4)), None, None).go()
+    sizes = {call: size for call, size in calls if call == "race"}
+    assert [call for call, _ in calls if call in ("train", "race")][3:4] == ["race"]
+    assert 0 < sizes["race"] < 2_000
 
 
 # Faults

@@ -1,6 +1,7 @@
 """Unlearning searches on workers: the same history on any number of them, whoever is killed."""
 
 import contextlib
+import math
 import os
 import signal
 import threading
@@ -15,7 +16,7 @@ from evoloss.errors import UserError
 from evoloss.execution import staff as staff_module
 from evoloss.execution.staff import Staff
 from evoloss.store import Store
-from evoloss.unlearn import language
+from evoloss.unlearn import language, trials
 from evoloss.unlearn.finish import conclude
 from evoloss.unlearn.problem import load_problem
 from evoloss.unlearn.search import reopened, resume, search
@@ -65,6 +66,30 @@ def test_workers_have_the_history_of_a_search_in_shards(problem, here, mirror, m
     assert {each.fate for each in here[0]} >= {Fate.SCORED, Fate.RACED_OUT}
     # The driver measures both models once; a worker loads the one that it trains.
     assert loaded == [("model", None), ("twin", None), ("model", "cpu")]
+
+
+def test_an_asynchronous_race_has_one_history_too(problem, mirror):
+    settings = {**SETTINGS, "generations": 3, "asynchronous": True}
+    alone, bench = search(problem, **settings)
+    later = [each for each in alone.history if each.generation]
+    out = [each for each in later if each.fate is Fate.RACED_OUT]
+    rung = round(trials.RUNG * bench.steps(bench.searching, 2))
+    assert {each.steps for each in out} == {rung}
+    assert all("worse half of earlier ones" in each.reason for each in out)
+    # Whoever drops out was above the median of those before, and nobody else was.
+    for number in (1, 2):
+        raced = [each for each in alone.history if each.details.get("rungs")]
+        now = [each for each in raced if each.generation == number]
+        before = [each for each in raced if each.generation == number - 1]
+        if number == 2 and len(before) < settings["population"]:
+            before += [each for each in raced if each.generation == 0]
+        assert len(before) >= 4
+        mark = sorted(each.details["rungs"][0] for each in before)[math.ceil(len(before) / 2) - 1]
+        for each in now:
+            assert (each.fate is Fate.RACED_OUT) == (each.details["rungs"][0] > mark)
+            assert each.details["curve"][0] == [rung, -each.details["rungs"][0]]
+    assert out
+    assert outcome(search(problem, workers=1, **settings)[0]) == outcome(alone)
 
 
 def test_workers_tune_alike(problem, mirror):

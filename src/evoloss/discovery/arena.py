@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.discovery.loop_settings import LoopSettings
+from evoloss.discovery.race import Racing
 from evoloss.lang.expr import Expr, complexity
 from evoloss.lang.types import Output
 from evoloss.propose.proposer import Proposer, Space
@@ -37,8 +38,8 @@ class Tuned:
 class Outcome:
     """What became of a candidate in training.
 
-    error: lower is better, None if there is none; steps: gradient steps it took; details: as a
-    candidate keeps them.
+    error: lower is better, None if there is none; steps: gradient steps it took; rungs: errors at
+    the rungs of the race that it came to; details: as a candidate keeps them.
     """
 
     fate: Fate
@@ -46,6 +47,7 @@ class Outcome:
     steps: int
     reason: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    rungs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Arena(Protocol):
     def tune(self, losses: Sequence[Expr], tick: Tick) -> list[Tuned]:
         """The tuned weights of each loss."""
 
-    def score(self, candidates: Sequence[Candidate], tick: Tick) -> list[Outcome]:
+    def score(self, candidates: Sequence[Candidate], racing: Racing, tick: Tick) -> list[Outcome]:
         """Trains with each candidate's loss and validates."""
 
     def finals(self, candidates: Sequence[Candidate]) -> tuple[list[Final], int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from evoloss.discovery.race import Score, race
+from evoloss.discovery.race import Racing, Score, race
 from evoloss.discovery.workbench import Trial, Workbench
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.training import Trained, calibration, predict, train
@@ -17,7 +17,7 @@ def fitness(
     bench: Workbench,
     losses: Sequence[Expr],
     trials: Sequence[Trial],
-    racing: bool,
+    racing: Racing,
     tick: Callable[[float], None] = lambda share: None,
 ) -> list[Score]:
     """The score of each loss (weights bound in), all trained side by side on each trial."""

@@ -26,6 +26,7 @@ class LoopSettings:
     equivalence: take over the result of a loss with the same gradients.
     canonical: whether duplicates are found by canonical form or only by equal text.
     racing: train all to a part of the steps, then only the better half, and so on.
+    asynchronous: the half is that of earlier generations, so that no candidate waits for others.
     seeded: whether the first generation holds the usual loss, so that a search has at least that
         to tune and to cross.
     finalists: the best so many are scored again at the end and the best mean wins; 0 for none.
@@ -48,6 +49,7 @@ class LoopSettings:
     equivalence: bool = True
     canonical: bool = True
     racing: bool = True
+    asynchronous: bool = False
     seeded: bool = True
     finalists: int = 10
     max_candidates: int | None = None

@@ -16,10 +16,13 @@ from typing import Any
 from evoloss.discovery.archive import Archive
 from evoloss.discovery.arena import Arena
 from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.race import SMALLEST_RACE, Racing, marks
 from evoloss.errors import LossError
 from evoloss.lang.weights import with_constants
 from evoloss.propose.proposer import Proposal
 
+_RUNGS = "rungs"
+"""Of a candidate's details: its errors at the rungs of an asynchronous race."""
 Report = Callable[[str, float], None]
 """Told which stage is at work, and what share of it is done."""
 
@@ -36,6 +39,7 @@ class Generation:
     ) -> None:  # fmt: skip
         self.arena = arena
         self.archive = archive
+        self.number = number
         self.report = report
         self.seconds: dict[str, float] = {}
         self.first_id = len(archive.history)
@@ -145,18 +149,34 @@ class Generation:
     def _score(self) -> None:
         if not self.pending:
             return
+        settings = self.arena.settings
         candidates = [self.candidates[index] for index in self.pending]
-        found = self.arena.score(candidates, lambda share: self.report("training", share))
+        racing = self._marks() if settings.racing and settings.asynchronous else settings.racing
+        found = self.arena.score(candidates, racing, lambda share: self.report("training", share))
         for index, outcome in zip(list(self.pending), found, strict=True):
+            passed = {_RUNGS: list(outcome.rungs)} if settings.asynchronous else {}
             changes = {
                 "error": outcome.error,
                 "steps": self.candidates[index].steps + outcome.steps,
-                "details": outcome.details,
+                "details": {**outcome.details, **passed},
             }
             if outcome.fate is Fate.SCORED:
                 self._change(index, **changes)
             else:
                 self._drop(index, outcome.fate, outcome.reason, **changes)
+
+    def _marks(self) -> Racing:
+        """Of the last generations in which as many raced as are in one, or of those there are.
+
+        As long as these are too few, a generation is its own measure.
+        """
+        found: list[Sequence[float]] = []
+        for number in reversed(range(self.number)):
+            found += (each.details.get(_RUNGS, ()) for each in self.archive.generation(number))
+            found = [each for each in found if each]
+            if len(found) >= self.arena.settings.population:
+                break
+        return marks(found) if len(found) >= SMALLEST_RACE else True
 
     def _take_over(self) -> None:
         """Duplicates and equivalents get the result of their original, but not its weights.

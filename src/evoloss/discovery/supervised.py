@@ -11,7 +11,7 @@ from evoloss.discovery.arena import Final, Outcome, Tick, Tuned
 from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.discovery.finalists import final_scores
 from evoloss.discovery.methods import proposer
-from evoloss.discovery.race import Score
+from evoloss.discovery.race import Racing, Score, worse_half
 from evoloss.discovery.settings import Settings
 from evoloss.discovery.trainings import FITNESS, Trainings, faulty, scored, tuned
 from evoloss.discovery.workbench import Workbench
@@ -57,15 +57,15 @@ class Supervised:
     def tune(self, losses: Sequence[Expr], tick: Tick) -> list[Tuned]:
         return tuned(self.executor, losses, self.settings.tuning_steps, tick)
 
-    def score(self, candidates: Sequence[Candidate], tick: Tick) -> list[Outcome]:
+    def score(self, candidates: Sequence[Candidate], racing: Racing, tick: Tick) -> list[Outcome]:
         scores = scored(
             self.executor, [each.loss for each in candidates], self.bench.fitness_steps,
-            trials=FITNESS, racing=self.settings.racing, tick=tick,
+            trials=FITNESS, racing=racing, tick=tick,
         )  # fmt: skip
         trials = self.bench.fitness_seeds * self.bench.task.episodes_per_fitness
-        return [self._outcome(score, trials) for score in scores]
+        return [self._outcome(score, trials, racing) for score in scores]
 
-    def _outcome(self, score: Score, trials: int) -> Outcome:
+    def _outcome(self, score: Score, trials: int, racing: Racing) -> Outcome:
         metric, steps = self.bench.task.metric, score.steps * trials
         shown = (
             f"{metric.name} {metric.shown(score.error):.4g} after {counted(score.steps, 'step')}"
@@ -73,9 +73,9 @@ class Supervised:
         if not math.isfinite(score.error):
             return Outcome(Fate.FAILED, None, steps, score.fault or f"validation {shown}")
         if score.finished:
-            return Outcome(Fate.SCORED, score.error, steps)
-        why = f"validation {shown} is in the worse half"
-        return Outcome(Fate.RACED_OUT, score.error, steps, why)
+            return Outcome(Fate.SCORED, score.error, steps, rungs=score.rungs)
+        why = f"validation {shown} is in {worse_half(racing)}"
+        return Outcome(Fate.RACED_OUT, score.error, steps, why, rungs=score.rungs)
 
     def finals(self, candidates: Sequence[Candidate]) -> tuple[list[Final], int]:
         with self.threads():

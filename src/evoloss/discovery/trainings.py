@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from evoloss.discovery.arena import Tuned
-from evoloss.discovery.fitness import advanced
-from evoloss.discovery.race import Score, race
+from evoloss.discovery.fitness import advanced, fitness
+from evoloss.discovery.race import Marks, Racing, Score, race
 from evoloss.discovery.rejection import faults
 from evoloss.discovery.tuning import tune
 from evoloss.discovery.workbench import Trial, Workbench
@@ -45,7 +45,9 @@ class Trainings:
     def do(
         self, call: str, items: Sequence[Plain], common: Mapping[str, Plain], tick: Tick
     ) -> list[Plain]:
-        """`test`: cheaply. `tune`: weights. `train`: trainings from one step to another."""
+        """`test`: cheaply. `tune`: weights. `train`: trainings from one step to another. `race`:
+        whole trainings, against marks.
+        """
 
         def work(part: Sequence[Plain]) -> list[Plain]:
             losses = [from_json(item["loss"]) for item in part]
@@ -53,6 +55,8 @@ class Trainings:
                 return list(faults(self.bench, losses))
             if call == "tune":
                 return [list(phi) for phi in tune(self.bench, losses, tick)]
+            if call == "race":
+                return self._race(losses, tick, **common)
             return self._train(losses, part, **common)
 
         with self.bench.threads():
@@ -85,6 +89,11 @@ class Trainings:
             }
             for row, each in enumerate(errors)
         ]
+
+    def _race(self, losses: Sequence[Expr], tick: Tick, marks: Sequence[float]) -> list[Plain]:
+        """The fields of each loss's score."""
+        found = fitness(self.bench, losses, self._fitness, tuple(marks), tick)
+        return [vars(each) for each in found]
 
     @property
     def _fitness(self) -> Sequence[Trial]:
@@ -131,16 +140,33 @@ def tuned(executor: Executor, losses: Sequence[Expr], steps: int, tick: Tick) ->
 
 
 def scored(
-    executor: Executor, losses: Sequence[Expr], steps: int, *, trials: str, racing: bool = False,
-    momentum: float | None = None, tick: Tick = lambda share: None,
+    executor: Executor, losses: Sequence[Expr], steps: int, *, trials: str,
+    racing: Racing = False, momentum: float | None = None, tick: Tick = lambda share: None,
 ) -> list[Score]:  # fmt: skip
     """The score of each loss (weights bound in) after a race of so many steps.
 
     trials: FITNESS or FINALISTS. momentum: of the base training, None for the task's own.
     """
+    if isinstance(racing, tuple):
+        return _raced(executor, losses, steps, racing, tick)
     common = {"trials": trials, "momentum": momentum}
     runner = _Executed(executor, losses, steps, common)
     return race(runner, len(losses), steps, racing, tick)
+
+
+def _raced(
+    executor: Executor, losses: Sequence[Expr], steps: int, marks: Marks, tick: Tick
+) -> list[Score]:
+    """Against marks: a shard needs nobody else from its first step to its last."""
+    items = [{"loss": to_json(loss)} for loss in losses]
+    found = executor.run("race", items, {"marks": list(marks)}, tick)
+    return [_score(each, steps) for each in found]
+
+
+def _score(found: Plain | Fault, steps: int) -> Score:
+    if isinstance(found, Fault):
+        return Score((math.nan,), steps, False, found.reason)
+    return Score(**{**found, "errors": tuple(found["errors"]), "rungs": tuple(found["rungs"])})
 
 
 class _Executed:

@@ -10,6 +10,7 @@ from typing import Any
 
 from evoloss.discovery.arena import Final, Outcome, Tick, Tuned
 from evoloss.discovery.candidate import Candidate, Fate
+from evoloss.discovery.race import Racing
 from evoloss.discovery.randomness import Purpose
 from evoloss.execution.executor import Executor, Fault
 from evoloss.execution.in_process import InProcess
@@ -99,13 +100,13 @@ class Unlearning:
             for found in self.executor.run("tune", items, {}, tick)
         ]
 
-    def score(self, candidates: Sequence[Candidate], tick: Tick) -> list[Outcome]:
+    def score(self, candidates: Sequence[Candidate], racing: Racing, tick: Tick) -> list[Outcome]:
         losses = [each.loss for each in candidates]
         epochs = [each.epochs or self.settings.epochs for each in candidates]
         rates = [each.rate * self.settings.lr for each in candidates]
         training = self.trials(self.bench.searching, losses, epochs, rates)
-        done = training.run(self.bench.start, self.settings.racing, tick)
-        return [_outcome(each) for each in done]
+        done = training.run(self.bench.start, racing, tick)
+        return [_outcome(each, training.rung) for each in done]
 
     def finals(self, candidates: Sequence[Candidate]) -> tuple[list[Final], int]:
         """The best of them at the learning rate that suits them, on other adapters and minibatches.
@@ -185,14 +186,14 @@ def loss_trials(
     return trials(bench, phase, group, Purpose.FITNESS_BATCHES, seed, executor)
 
 
-def _outcome(tried: Tried) -> Outcome:
+def _outcome(tried: Tried, rung: int) -> Outcome:
     details: dict[str, Any] = {"curve": [list(point) for point in tried.curve]}
     if tried.measured is not None:
         details["metrics"] = dict(tried.measured.values)
     if tried.at_rung:
         details["at_rung"] = dict(tried.at_rung)
     error = None if tried.score is None else -tried.score
-    if tried.measured is not None:
-        return Outcome(Fate.SCORED, error, tried.steps, details=details)
     fate = Fate.RACED_OUT if tried.raced_out else Fate.FAILED
-    return Outcome(fate, error, tried.steps, tried.reason, details)
+    fate = fate if tried.measured is None else Fate.SCORED
+    passed = tuple(-balance for step, balance in tried.curve if step == rung)
+    return Outcome(fate, error, tried.steps, tried.reason, details, passed)

@@ -7,6 +7,7 @@ arguments and the bench alone, so any process that has the same bench may do it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -63,18 +64,21 @@ class Trainings:
 
     def _train(
         self, items: Sequence[Plain], tick: Tick, phase: str, purpose: int, seed: int,
-        longest: int, start: Plain, end: int,
+        longest: int, start: Plain, end: int, rung: int | None = None, mark: float = math.inf,
     ) -> list[Plain]:  # fmt: skip
         """Each trained to the step `end`, or to the end of its own schedule and then measured.
 
-        start: where those stand that do not say it themselves.
+        start: where those stand that do not say it themselves. rung: a step at which those drop out
+        whose balance, as an error, is above the mark.
         """
         entries = [Entry.of(item["entry"]) for item in items]
         group = Group.of(self.bench, phase, entries, Purpose(purpose), seed, longest)
         standing = [progress_of(item.get("state") or start) for item in items]
         begin = min(each.step for each in standing)
         answers: dict[int, Plain] = {}
-        for stop in sorted({min(end, each.steps) for each in entries}):
+        at_rung: dict[int, Plain] = {}
+        stops = {min(end, each.steps) for each in entries}
+        for stop in sorted(stops if rung is None else {*stops, rung}):
             running = [each for each in range(len(items)) if each not in answers]
             if not running:
                 break
@@ -83,10 +87,18 @@ class Trainings:
                 standing[each] = progress
             over = [each for each in running if group.is_over(each, standing[each])]
             answers |= group.ended(over, standing)
+            if stop == rung:
+                under_way = [each for each in running if each not in over]
+                found, out = group.compared(under_way, standing, mark)
+                at_rung |= found
+                answers |= out
             tick((stop - begin) / (end - begin))
         rest = [each for each in range(len(items)) if each not in answers]
         answers |= group.under_way(rest, standing)
-        return [answers[each] for each in range(len(items))]
+        return [
+            {**answers[each], "at_rung": at_rung[each]} if each in at_rung else answers[each]
+            for each in range(len(items))
+        ]
 
 
 class Group:
@@ -150,6 +162,22 @@ class Group:
                 found[each]["measured"] = plain_measured(measured)
                 found[each]["weights"] = plain_weights(progress.weights)
         return found
+
+    def compared(
+        self, rest: Sequence[int], standing: Sequence[Progress], mark: float
+    ) -> tuple[dict[int, Plain], dict[int, Plain]]:
+        """How unfinished ones do at a rung, and the answers of those that are over with it."""
+        values: dict[int, Plain] = {}
+        out: dict[int, Plain] = {}
+        for each, looked in zip(rest, self._looked_at(rest, standing, quick), strict=True):
+            step = standing[each].step
+            if isinstance(looked, Failed):
+                out[each] = {"step": step, "reason": looked.reason}
+                continue
+            values[each] = looked.values
+            if -looked.values.get("balance", math.inf) > mark:
+                out[each] = {"step": step, "out": True}
+        return values, out
 
     def under_way(self, rest: Sequence[int], standing: Sequence[Progress]) -> dict[int, Plain]:
         """Where unfinished ones stand, and how they do; one that cannot be measured is over."""

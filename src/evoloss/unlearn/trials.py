@@ -10,10 +10,12 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
+from evoloss.discovery.race import Marks, Racing, worse_half
 from evoloss.discovery.randomness import Purpose
 from evoloss.execution.executor import Executor, Fault, Plain
 from evoloss.execution.in_process import InProcess
@@ -76,9 +78,11 @@ class Trials:
         self.longest = max(each.steps for each in entries)
 
     def run(
-        self, start: Progress, racing: bool = False, tick: Tick = lambda share: None
+        self, start: Progress, racing: Racing = False, tick: Tick = lambda share: None
     ) -> list[Tried]:
         """Trains and measures all. start: the adapter that each begins with."""
+        if isinstance(racing, tuple):
+            return self._against(racing, start, tick)
         done: dict[int, Tried] = {}
         states: dict[int, Plain] = {}
         curves: dict[int, Curve] = {}
@@ -100,11 +104,27 @@ class Trials:
             for each in running:
                 if each not in under_way:
                     done[each] = self._ended(each, answers[each], end, curves.get(each, ()))
-            curves = {each: _point(answer) for each, answer in under_way.items()}
+            curves = {
+                each: _point(answer["state"]["step"], answer["values"])
+                for each, answer in under_way.items()
+            }
             done |= _raced_out(under_way, curves)
             states = {n: each["state"] for n, each in under_way.items() if n not in done}
             begin = end
         return [done[each] for each in range(len(self.entries))]
+
+    def _against(self, marks: Marks, start: Progress, tick: Tick) -> list[Tried]:
+        """Every shard by itself from its first step to its last: see `race.Marks`."""
+        everyone = range(len(self.entries))
+        mark = {"rung": self.rung, "mark": marks[0]}
+        answers = self._trained(everyone, {}, start, self.longest, tick, mark)
+        return [self._ended(each, answers[each], self.longest, (), marks) for each in everyone]
+
+    @property
+    def rung(self) -> int:
+        """The step at which a race against marks compares, in any generation."""
+        longest = self.bench.steps(self.phase, self.bench.settings.epochs)
+        return max(1, round(longest * RUNG))
 
     def here(self) -> Group:
         """The trainings, to be carried on by hand in this process."""
@@ -120,11 +140,12 @@ class Trials:
 
     def _trained(
         self, running: Sequence[int], states: Mapping[int, Plain], start: Progress, end: int,
-        tick: Tick,
+        tick: Tick, mark: Mapping[str, Plain] = MappingProxyType({}),
     ) -> dict[int, Plain | Fault]:  # fmt: skip
         common = {
             "phase": self.phase.name, "purpose": int(self.purpose), "seed": self.seed,
             "longest": self.longest, "start": None if states else plain_progress(start), "end": end,
+            **mark,
         }  # fmt: skip
         items = [
             {"entry": self.entries[each].to_plain(self.bench.has_retain), "state": states.get(each)}
@@ -132,10 +153,16 @@ class Trials:
         ]
         return dict(zip(running, self.executor.run("train", items, common, tick), strict=True))
 
-    def _ended(self, each: int, answer: Plain | Fault, end: int, curve: Curve) -> Tried:
+    def _ended(
+        self, each: int, answer: Plain | Fault, end: int, curve: Curve, racing: Racing = True
+    ) -> Tried:
         """What became of a training that was to go on to the step `end`, or to its own end."""
         if isinstance(answer, Fault):
             return Tried(None, None, min(end, self.entries[each].steps), answer.reason)
+        if "at_rung" in answer:
+            curve = _point(self.rung, answer["at_rung"])
+        if answer.get("out"):
+            return _dropped(curve[0], answer["at_rung"], racing)
         measured, step = measured_of(answer.get("measured")), answer["step"]
         if measured is None:
             return Tried(None, None, step, answer["reason"])
@@ -145,10 +172,9 @@ class Trials:
         return Tried(measured, score, step, curve=curve, weights=weights)
 
 
-def _point(answer: Mapping[str, Plain]) -> Curve:
+def _point(step: int, values: Mapping[str, Plain]) -> Curve:
     """How a training stands that is under way."""
-    values = answer["values"]
-    return ((answer["state"]["step"], values["balance"]),) if "balance" in values else ()
+    return ((step, values["balance"]),) if "balance" in values else ()
 
 
 def _raced_out(under_way: Mapping[int, Plain], curves: Mapping[int, Curve]) -> dict[int, Tried]:
@@ -157,13 +183,18 @@ def _raced_out(under_way: Mapping[int, Plain], curves: Mapping[int, Curve]) -> d
     if len(points) < SMALLEST_RACE:
         return {}
     order = sorted(points, key=lambda each: (-points[each][1], each))
-    out: dict[int, Tried] = {}
-    for each in order[math.ceil(len(order) / 2) :]:
-        step, balance = points[each]
-        why = f"balance {balance:.3g} after {counted(step, 'step')} is in the worse half"
-        parts = {part: under_way[each]["values"][part] for part in PARTS}
-        out[each] = Tried(None, balance, step, why, True, curves[each], parts)
-    return out
+    return {
+        each: _dropped(points[each], under_way[each]["values"], True)
+        for each in order[math.ceil(len(order) / 2) :]
+    }
+
+
+def _dropped(point: tuple[int, float], values: Mapping[str, float], racing: Racing) -> Tried:
+    step, balance = point
+    where = worse_half(racing)
+    why = f"balance {balance:.3g} after {counted(step, 'step')} is in {where}"
+    parts = {part: values[part] for part in PARTS}
+    return Tried(None, balance, step, why, True, (point,), parts)
 
 
 def fastest(bench: Bench, trials: Callable[[int], Trials], choices: Collection[int]) -> Sharing:
