@@ -16,6 +16,10 @@ class NothingTrained(UserError):
     """A search none of whose losses could be trained."""
 
 
+class NoWorkers(UserError):
+    """Workers that cannot be had any more, which is no fault of what they were to do."""
+
+
 class LossError(UserError):
     """An expression that is not a loss of the signature it is used with."""
 

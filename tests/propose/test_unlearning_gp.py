@@ -15,6 +15,7 @@ from evoloss.lang.expr import Const, check, height, inputs_of, walk
 from evoloss.lang.screening import fault
 from evoloss.lang.text import to_text
 from evoloss.lang.types import UNLEARNING, UNLEARNING_FORGET, UNLEARNING_TOKENS
+from evoloss.lang.weights import with_constants
 from evoloss.propose.llm import Endpoint, LLMProposer
 from evoloss.propose.mixture import Mixture
 from evoloss.propose.proposer import Individual, Space
@@ -201,6 +202,36 @@ def test_known_losses_that_kept_enough_are_tried_at_a_larger_rate_once(where):
     assert all(by_id[each.parents[0]].expression == each.expression for each in again)
     proposer.tell(1, [fared(each) for each in told(again, [0.9, 0.8], first=8)])
     assert not once_more(2)
+
+
+@pytest.mark.parametrize("make", [UnlearningEvolution, UnlearningZoo])
+@pytest.mark.parametrize("population", [3, 8])
+def test_resumed_it_asks_the_same_whatever_local_search_made_of_constants(make, population):
+    """A run keeps losses with the constants that they were tuned to, and not those asked for."""
+
+    def tuned(loss):
+        numbers = [node for node in walk(loss) if isinstance(node, Const)]
+        return with_constants(loss, [1.01 * each.value for each in numbers])
+
+    live, generations, asked = make(space(population=population)), [], []
+    for number in range(5):
+        asked.append(live.ask(number))
+        people = told(asked[-1], np.linspace(0.9, 0.1, population), population * number)
+        generations.append([
+            replace(each, expression=tuned(each.expression),
+                    details={"metrics": {"forgetting": 0.9, "utility_kept": 0.8}})
+            for each in people
+        ])  # fmt: skip
+        live.tell(number, generations[-1])
+    larger = [each for made in asked for each in made if each.rate == LARGER_RATE]
+    assert larger or make is UnlearningZoo
+    for stop in range(1, 5):
+        resumed = make(space(population=population))
+        for number in range(stop):
+            resumed.tell(number, generations[number])
+        for number in range(stop, 5):
+            assert resumed.ask(number) == asked[number]
+            resumed.tell(number, generations[number])
 
 
 def test_a_known_loss_of_which_nothing_was_measured_is_not_tried_again():

@@ -120,7 +120,10 @@ def search(
     with stoppable(directory):
         from evoloss.discovery.search import search as search_for
 
-        go = partial(search_for, loaded, out=directory, preset=preset, **hired, **changes)
+        report = {"seeds": eval_seeds, "steps": eval_steps}
+        go = partial(
+            search_for, loaded, out=directory, preset=preset, report=report, **hired, **changes
+        )
         _follow(go, loaded, directory, eval_seeds, eval_steps, wanted.device, track, quiet)
 
 
@@ -141,8 +144,22 @@ def resume(
     worker_seconds: options.WorkerSeconds = None,
     worker_memory: options.WorkerMemory = None,
     gpus_per_shard: options.GpusPerShard = None,
-    eval_seeds: options.Seeds = 5,
-    eval_steps: options.Steps = None,
+    eval_seeds: Annotated[
+        int | None,
+        typer.Option(
+            help="Trainings of each loss in the final comparison.",
+            show_default="as the search was told",
+            min=1,
+        ),
+    ] = None,
+    eval_steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Training steps in the final comparison.",
+            show_default="as the search was told",
+            min=1,
+        ),
+    ] = None,
     track: options.Track = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -158,13 +175,15 @@ def resume(
     )  # fmt: skip
     hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
     with Store.open(run, write=False) as store:
-        source, kind, before = store.task, store.about.get("kind"), store.settings
-    if kind == unlearn.KIND:
-        if device is not None:
-            raise UserError(
-                f"run '{run}' is one of unlearning, which chooses its device itself: "
-                "leave --device out"
-            )
+        source, about, before = store.task, store.about, store.settings
+    report = {"seeds": 5, "steps": None, **about.get("report", {})}
+    report |= given(seeds=eval_seeds, steps=eval_steps)
+    if about.get("kind") == unlearn.KIND:
+        for name, value in (("device", device), ("eval-steps", eval_steps)):
+            if value is not None:
+                raise UserError(
+                    f"run '{run}' is one of unlearning, which has no --{name}: leave it out"
+                )
         unlearn_runs.resume(run, budgets, eval_seeds, track, quiet, hired)
         return
     if source is None:
@@ -181,7 +200,7 @@ def resume(
         from evoloss.discovery.search import resume as resume_run
 
         go = partial(resume_run, run, task=task, device=device, **hired, **budgets)
-        _follow(go, task, run, eval_seeds, eval_steps, chosen, track, quiet)
+        _follow(go, task, run, report["seeds"], report["steps"], chosen, track, quiet)
 
 
 def _follow(

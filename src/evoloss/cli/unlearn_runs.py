@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
 
 
 def resume(
-    run: Path, budgets: dict[str, Any], eval_seeds: int, track: list[str] | None, quiet: bool,
-    hired: dict[str, Any],
+    run: Path, budgets: dict[str, Any], eval_seeds: int | None, track: list[str] | None,
+    quiet: bool, hired: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Continues an unlearning run that was broken off. hired: what `staff` says."""
+    """Continues an unlearning run that was broken off, to the report that its search was to end in.
+
+    eval_seeds: other than the search was told; None: those. hired: what `staff` says.
+    """
     from evoloss.store import Store
     from evoloss.unlearn import search as searching
     from evoloss.unlearn.methods import makers
@@ -40,7 +44,13 @@ def resume(
                 **hired,
                 **budgets,
             )
-        conclude(console, bench, result, DEFAULT_AGAINST, None, eval_seeds, hired)
+        conclude(console, bench, result, *_report(about, eval_seeds), hired)
+
+
+def _report(about: Mapping[str, Any], seeds: int | None) -> tuple[str, int | None, int]:
+    """What to compare with, in how many trainings each is tuned, and how many adapters."""
+    told = {"against": DEFAULT_AGAINST, "tune": None, "seeds": 3, **about.get("report", {})}
+    return told["against"], told["tune"], seeds or told["seeds"]
 
 
 def evaluate(subject: Subject, against: str, tune: int | None, seeds: int) -> None:

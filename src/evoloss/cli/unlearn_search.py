@@ -184,6 +184,7 @@ def _search(
         ) as observer:
             result, bench = searching.search(
                 problem, out=directory, observer=observer, say=told, endpoint=endpoint,
-                makers=makers(limited(endpoint, changes), told), **hired, **changes,
+                makers=makers(limited(endpoint, changes), told),
+                report={"against": against, "tune": tune, "seeds": seeds}, **hired, **changes,
             )  # fmt: skip
         conclude(console, bench, result, against, tune, seeds, hired)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from evoloss.compare.unlearning_plan import UnlearnPlan, comparable
 from evoloss.discovery.randomness import Purpose
-from evoloss.errors import UserError
+from evoloss.errors import NoWorkers, UserError
 from evoloss.execution.executor import Executor
 from evoloss.unlearn.contenders import Contender, contender, trials, tuned
 from evoloss.unlearn.problem import Problem
@@ -38,6 +38,8 @@ def tune(plan: UnlearnPlan, bench: Bench, name: str, tell: Tell, where: Executor
     begun, budget = time.perf_counter(), plan.trainings(bench.settings)
     try:
         best, steps = tuned(bench, name, budget, partial(tell, f"tuning {name}"), where)
+    except NoWorkers:
+        raise  # the loss is not to blame
     except UserError as error:
         bench.say(str(error))
         return {"reason": str(error), "score": None, "steps": 0, "seconds": 0.0, "row": None}

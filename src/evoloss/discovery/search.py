@@ -37,6 +37,7 @@ def search(
     ray: str | None = None,
     limits: Limits | None = None,
     gpus_per_shard: float = 0.0,
+    report: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Result:
     """Discovers a loss for a task.
@@ -44,7 +45,8 @@ def search(
     task: a Task, or what `load_task` takes. out: directory of a new run; None keeps nothing.
     observer: told of the progress. workers: processes that tune and train; ray: the address of a
     Ray cluster that does, 'local' starts one on this machine; neither does it here. limits: of
-    either. gpus_per_shard: what Ray sets aside for each shard of losses. preset and settings: see
+    either. gpus_per_shard: what Ray sets aside for each shard of losses. report: how what is found
+    is to be compared in the end, kept with the run for who resumes it. preset and settings: see
     `Settings`, such as seed=0, population=25, generations=50.
     Raises: UserError for a task, setting or directory that will not do, or if no candidate
     could be scored.
@@ -66,7 +68,7 @@ def search(
         about = {"task": task.name, "network": task.network_name, "metric": task.metric.name,
                  "output": task.output, "usual_loss": task.usual_loss,
                  "higher_is_better": task.metric.higher_is_better,
-                 "stacking": bench.stacking}  # fmt: skip
+                 "stacking": bench.stacking, "report": dict(report or {})}  # fmt: skip
         store = Store.create(Path(out), task=task.source, settings=chosen.to_json(), about=about)
     with executor(bench, staff) as chosen_executor:
         return Run(Supervised(bench, chosen_executor), store, observer).go()

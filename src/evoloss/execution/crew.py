@@ -100,6 +100,9 @@ class Crew(ABC):
                     for part in parts
                 }
                 return self._collected(running, len(items), tick)
+            except UserError:
+                threads.shutdown(cancel_futures=True)
+                raise
             except BaseException:
                 self.close()  # else the threads would be waited for
                 raise

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Mapping
 
-from evoloss.errors import UserError
+from evoloss.errors import NoWorkers, UserError
 from evoloss.execution.crew import Crew, Limits, Stillborn
 from evoloss.execution.executor import Plain, Recipe
 from evoloss.execution.process import Worker, memory_of_machine
@@ -74,7 +74,7 @@ class Pool(Crew):
                 return self._asked(job, seconds)
             except Stillborn as death:
                 last = death
-        raise UserError(f"workers die while they load the task, the last because {last}")
+        raise NoWorkers(f"workers die while they load the task, the last because {last}")
 
     def _asked(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
         worker = self._idle.get()
@@ -92,7 +92,7 @@ class Pool(Crew):
     def _started(self) -> Worker:
         with self._lock:
             if self._closed:
-                raise UserError("the workers are closed")
+                raise NoWorkers("the workers are closed")
             worker = Worker(self.recipe, self._files, self.memory)
             self._running.add(worker)
         return worker

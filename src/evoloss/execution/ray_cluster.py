@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from evoloss.errors import UserError
+from evoloss.errors import NoWorkers, UserError
 from evoloss.execution.crew import Crew, Death, Limits, Slow
 from evoloss.execution.executor import Plain, Recipe, Workplace
 from evoloss.execution.workplace import answer, reply, unheard, workplace
@@ -77,12 +77,12 @@ class RayCluster(Crew):
             raise Death("it took more memory than its node has") from error
         except gone as error:
             if self._closed:
-                raise UserError("the workers are closed") from error
+                raise NoWorkers("the workers are closed") from error
             if time.monotonic() - begun > seconds:
                 raise Slow(f"it took longer than {seconds:g} s") from error
             raise Death("it crashed its worker, or a node was lost") from error
         except errors.RayError as error:
-            raise UserError(f"Ray: {_line(error)}") from error
+            raise NoWorkers(f"Ray: {_line(error)}") from error
         finally:
             with self._lock:
                 self._waiting.discard(waiting)
@@ -112,7 +112,7 @@ class RayCluster(Crew):
     def _submitted(self, job: Mapping[str, Plain], seconds: float) -> Any:
         with self._lock:
             if self._closed:
-                raise UserError("the workers are closed")
+                raise NoWorkers("the workers are closed")
             waiting = self._task.remote(self._number, self._recipe, dict(job), seconds)
             self._waiting.add(waiting)
             return waiting

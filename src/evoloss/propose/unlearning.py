@@ -60,7 +60,8 @@ class UnlearningRandom:
     def __init__(self, space: Space) -> None:
         self.space = space
         self.settings = _settings(space)
-        self.given = _known(space)
+        self.known = self.given = _known(space)
+        self.tried = 0
 
     def ask(self, generation: int, count: int | None = None) -> Sequence[Proposal]:
         """What evolution starts from, over and over.
@@ -94,8 +95,12 @@ class UnlearningZoo(UnlearningRandom):
     all_given = True
 
     def tell(self, generation: int, results: Sequence[Individual]) -> None:
-        """Known losses that have been tried are done with, in a resumed search too."""
-        self.given = _untried(self.given, results)
+        """Known losses that have been tried are done with, in a resumed search too.
+
+        They come in their order; what their constants are by now is up to the local search.
+        """
+        self.tried += sum(_is_known(each) for each in results)
+        self.given = self.known[max(self.tried, len(self.known) - len(self.given)) :]
 
     def _random(self, rng: np.random.Generator) -> Proposal:
         loss = self.space.known[int(rng.integers(len(self.space.known)))]
@@ -137,7 +142,8 @@ class UnlearningEvolution(UnlearningRandom):
     def tell(self, generation: int, results: Sequence[Individual]) -> None:
         """The best `population` of all losses told so far are kept."""
         # A resumed search is told of generations that this proposer was not asked for.
-        again = _untried(self.again, results)
+        asked = {each.parents for each in results if each.operator.endswith(KNOWN)}
+        again = (each for each in self.again if each.parents not in asked)
         self.again = (*again, *(_again(each) for each in results if _may_gain(each)))
         able = [each for each in (*self.best, *results) if _finite(each.error)]
         alike: dict[object, Individual] = {}
@@ -173,16 +179,13 @@ class UnlearningEvolution(UnlearningRandom):
         return replace(self.settings, signature=self.space.signature_of(*trees))
 
 
-def _untried(proposals: Sequence[Proposal], results: Sequence[Individual]) -> tuple[Proposal, ...]:
-    """Those that are not among the results."""
-    tried = {(each.expression, each.epochs, each.rate) for each in results}
-    return tuple(e for e in proposals if (e.expression, e.epochs, e.rate) not in tried)
+def _is_known(individual: Individual) -> bool:
+    """Whether it is a loss that others have written, tried for the first time."""
+    return individual.operator.endswith(KNOWN) and not individual.parents
 
 
 def _may_gain(individual: Individual) -> bool:
-    known = individual.operator.endswith(KNOWN) and individual.rate == 1.0
-    kept = measured(individual).get("utility_kept", 0.0)
-    return known and kept > LOST
+    return _is_known(individual) and measured(individual).get("utility_kept", 0.0) > LOST
 
 
 def _again(individual: Individual) -> Proposal:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evoloss.discovery.result import FoundLoss
-from evoloss.errors import UserError
+from evoloss.errors import NoWorkers, UserError
 from evoloss.execution.staff import Staff
 from evoloss.unlearn.adapters import save
 from evoloss.unlearn.bench import Bench
@@ -53,6 +53,8 @@ def conclude(
         for name in against:
             try:
                 best, _ = tuned(bench, name, budget, partial(tell, f"tuning {name}"), where)
+            except NoWorkers:
+                raise  # the loss is not to blame
             except UserError as error:
                 bench.say(str(error))
                 continue
@@ -62,5 +64,11 @@ def conclude(
     if first.weights is None:
         bench.say(f"there is no adapter of the found loss: {first.reasons[0]}")
     elif adapter is not None:
-        save(first.weights, bench.settings.lora, bench.problem.model, adapter)
+        try:
+            save(first.weights, bench.settings.lora, bench.problem.model, adapter)
+        except OSError as error:  # what was measured is worth keeping all the same
+            bench.say(
+                f"cannot save the adapter in '{adapter}': {error.strerror or error}; when it can "
+                "be, `evoloss evaluate RUN` trains it anew"
+            )
     return record(outcome)

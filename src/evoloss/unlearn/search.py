@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,13 +39,15 @@ def search(
     ray: str | None = None,
     limits: Limits | None = None,
     gpus_per_shard: float = 0.0,
+    report: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> tuple[Result, Bench]:
     """Discovers an unlearning loss; also returns what it was searched on, to evaluate it there.
 
     out: directory of a new run; None keeps nothing. observer: told of the progress; say: of what
     else there is to tell. makers: of proposers that need more than the space, by method.
-    endpoint: kept with the run, for who resumes it.
+    endpoint, report: kept with the run, for who resumes it; the latter says how what is found is
+    to be compared in the end.
     workers, ray, limits: as of `evoloss.search`. gpus_per_shard: what Ray sets aside of them for
     each shard of adapters, which are then trained on a GPU; with Ray and without it, on CPUs.
     settings: see `UnlearnSettings`.
@@ -73,6 +76,7 @@ def search(
             "usual_loss": to_text(arena.usual),
             "sharing": asdict(bench.sharing),
             "endpoint": None if endpoint is None else asdict(endpoint),
+            "report": dict(report or {}),
         }
         store = Store.create(
             Path(out), task=problem.source, settings=bench.settings.to_json(), about=about

@@ -60,8 +60,11 @@ def executor(bench: Bench, staff: Staff, *phases: str) -> AbstractContextManager
 
 def _recipe(bench: Bench, staff: Staff, phases: tuple[str, ...]) -> Recipe:
     known = {name: Known.of(bench.phase(name)) for name in phases}
-    # A worker proposes nothing, and need not know a method that was registered here.
-    settings = replace(bench.settings, method=UnlearnSettings.method)
+    # A worker proposes nothing: it need not know a method that was registered here, nor what a
+    # language model may cost, which is refused where none is asked.
+    settings = replace(
+        bench.settings, method=UnlearnSettings.method, max_tokens=None, max_cost=None
+    )
     arguments = {
         "source": _absolute(bench.problem.source or {}),
         "settings": settings.to_json(),
