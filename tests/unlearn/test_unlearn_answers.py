@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import DefaultTokenizer
 
 from evoloss.errors import UserError
 from evoloss.unlearn.metrics.answers import (
@@ -22,7 +23,7 @@ from evoloss.unlearn.metrics.answers import (
     truth_ratios,
 )
 from evoloss.unlearn.metrics.table import METRICS, MetricError, average, metric, value_of
-from evoloss.unlearn.metrics.texts import rouge_l_f1, rouge_l_recall
+from evoloss.unlearn.metrics.texts import AnyScript, rouge_l_f1, rouge_l_recall
 
 LOG_PROBS = st.lists(st.floats(-30, 0), min_size=1, max_size=6)
 MATCHES = st.lists(st.booleans(), min_size=1, max_size=9)
@@ -119,11 +120,28 @@ def test_rouge_is_that_of_the_package_with_stemming_for_latin_texts():
         ("Его звали Иван Петров", "его звали Пётр", 0.5),
         ("東京で生まれた", "東京に生まれた", 6 / 7),
         ("Он жил в 1956", "1956", 0.25),
+        ("عاش عام ١٩٥٦", "١٩٥٦", 1 / 3),
+        ("１９５６", "１９５６", 1.0),
+        ("東京Towerで", "東京 towers", 3 / 4),
+        ("5µm", "5µm", 1.0),
     ],
 )
 def test_rouge_counts_words_of_any_script(true, generated, recall):
     assert rouge_l_recall([generated], [true])[0] == pytest.approx(recall)
     assert rouge_l_recall([""], [true])[0] == 0
+
+
+def test_one_letter_of_another_script_changes_no_other_word():
+    true, generated = "the cells were translating novels", "the Cell was translated, a NOVEL"
+    plain = RougeScorer(["rougeL"], use_stemmer=True).score(true, generated)["rougeL"]
+    assert plain.recall == 0.8
+    measured = f"{true} of 5 µ", f"{generated} of 5 µ"
+    assert rouge_l_recall([measured[1]], [measured[0]])[0] == pytest.approx(7 / 8)
+
+
+@given(st.text(st.sampled_from("abcDEF sing's-_ ,.ÉéßñŒİ¼²09\n"), max_size=30))
+def test_latin_texts_have_the_words_of_the_package(text):
+    assert AnyScript().tokenize(text) == DefaultTokenizer(use_stemmer=True).tokenize(text)
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ def test_repeated_rows_are_dropped_and_unused_keys_told(tmp_path):
         ([TWO[0], '{"prompt": "a", }'], "line 2 is not JSON.*column"),
         ([TWO[0], "", "[" * 100_000], "line 3 is nested"),
         ([TWO[0], "[1]"], "line 2 is a list"),
+        ([TWO[0], f'{{"id": {"7" * 5000}}}'], "line 2 has a whole number of more than 4300 digits"),
         ([*TWO, {"Q": "a", "A": "b"}], "row 3 has the keys Q, A: it needs prompt/question"),
         ([*TWO, {}], "row 3 has the keys none"),
         ([*TWO, {"prompt": "a"}], "row 3 has the keys prompt"),
@@ -112,6 +113,9 @@ def test_a_bad_file_is_refused(tmp_path):
         read_examples(tmp_path / "f.parquet")
     (tmp_path / "f.json").write_text('[{"text": "a"},\n{"text": }]')
     with pytest.raises(UserError, match="line 2 is not JSON"):
+        read_examples(tmp_path / "f.json")
+    (tmp_path / "f.json").write_text('[{"text": "a"},\n{"text": %s}]' % ("7" * 5000))
+    with pytest.raises(UserError, match=r"f.json' has a whole number of more than 4300 digits"):
         read_examples(tmp_path / "f.json")
 
 

@@ -18,7 +18,8 @@ from evoloss.propose.llm import Endpoint
 from evoloss.propose.proposer import Proposal
 from evoloss.propose.unlearning import UnlearningEvolution
 from evoloss.store import Store
-from evoloss.unlearn import trainings, trials
+from evoloss.unlearn import arena, trainings, trials
+from evoloss.unlearn import bench as bench_module
 from evoloss.unlearn.methods import makers
 from evoloss.unlearn.problem import load_problem
 from evoloss.unlearn.search import resume, search
@@ -193,7 +194,8 @@ def test_the_same_loss_is_trained_once(problem):
     assert [each.steps for each in history] == [two, 0, one, two, 0, 0, 0]
 
 
-def test_what_fails_a_cheap_test_is_never_trained(problem, monkeypatch):
+def test_what_fails_a_cheap_test_is_never_trained(problem, monkeypatch, tmp_path):
+    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path))
     bad = [
         "-mean(log_probs_forget)", "mean(log_probs_retain) + mean(log_probs_forget)",
         "mean(exp(-1000*log_probs_forget))", "mean(ref_log_probs_forget)*0 + mean(log_probs_retain)"
@@ -211,6 +213,22 @@ def test_what_fails_a_cheap_test_is_never_trained(problem, monkeypatch):
     assert [each.fate for each in history] == [Fate.REJECTED] * 4 + [Fate.SCORED]
     assert all(each.reason and each.steps == 0 and each.error is None for each in history[:4])
     assert set(asked) == {1, 6}  # the good one; and six to see what is fastest
+
+
+def test_how_adapters_share_a_machine_is_found_out_once(problem, monkeypatch, tmp_path):
+    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path))
+    settings = {**SETTINGS, "together": None, "generations": 1, "finalists": 0}
+    whole, bench = search(problem, **settings)
+
+    def never(*arguments):
+        raise AssertionError("it is timed again")
+
+    monkeypatch.setattr(arena, "fastest", never)
+    again, other = search(problem, **settings)
+    assert other.sharing == bench.sharing
+    assert again.history == whole.history
+    with pytest.raises(AssertionError, match="timed again"):
+        search(problem, **{**settings, "batch": 2})
 
 
 def parse_any(text):
@@ -363,6 +381,24 @@ def test_too_little_memory_for_one_is_the_end(problem, monkeypatch, tmp_path):
     scarce(monkeypatch, 0, torch.OutOfMemoryError("out of memory"))
     with pytest.raises(UserError, match=r"out of memory with a single adapter.* --batch"):
         search(problem, **SETTINGS)
+
+
+def test_too_little_memory_to_measure_the_model_is_a_mistake_that_a_smaller_batch_mends(
+    problem, monkeypatch
+):
+    measure, rows = bench_module.measure, []
+
+    def cramped(*given, batch, **others):
+        rows.append(batch)
+        if batch > 4:
+            raise torch.OutOfMemoryError("out of memory")
+        return measure(*given, batch=batch, **others)
+
+    monkeypatch.setattr(bench_module, "measure", cramped)
+    with pytest.raises(UserError, match=r"out of memory with the model alone.* --batch \(now 3\)"):
+        search(problem, **SETTINGS)
+    search(problem, **{**SETTINGS, "batch": 1, "generations": 1, "finalists": 0})
+    assert set(rows) == {12, 4}
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(problem, monkeypatch):

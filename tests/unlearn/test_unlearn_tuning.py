@@ -110,6 +110,19 @@ def test_without_a_retain_set():
     assert found != (0.3, 0.2, 0.5)
 
 
+@pytest.mark.parametrize("known", [0.5, 0.2, 0.0])
+def test_a_retain_model_that_knows_no_less_is_no_floor(known):
+    """There is no part above it: the objective would have no slope, or reward what is to go."""
+    bench = bench_of(restless_model())
+    bench.searching.retain = None
+    (wanted,) = tuned(bench, NPO)
+    bench.searching.original.values["forget_prob"] = known
+    bench.searching.retain = SimpleNamespace(values={"forget_prob": 0.5})
+    assert tuned(bench, NPO) == [wanted]
+    bench.searching.original.values["forget_prob"] = 0.9
+    assert tuned(bench, NPO) != [wanted]
+
+
 def test_a_second_training_begins_when_the_first_is_over():
     bench = bench_of(restless_model(), epochs=1, local_steps=7)
     (found,) = tuned(bench, NPO)

@@ -8,21 +8,17 @@ bits, hence it is kept per machine, and a run stores its own, so that equal seed
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from evoloss.engine.batch_norm import Statistics
-from evoloss.engine.compiled import cache_directory
 from evoloss.engine.dense import DenseStack, dense_layers
 from evoloss.engine.device import described, finish
+from evoloss.engine.remembered import remembered
 from evoloss.engine.stack import LoopStack, Pullback, Stack, VmapStack, parameters
 from evoloss.errors import UserError
 
@@ -91,18 +87,8 @@ def choose(module: nn.Module, stacking: str, copies: int, x: Tensor) -> dict[str
     if stacking != "auto":
         choice = dict.fromkeys(OPERATIONS, stacking)
         return {**choice, "threads": threads}
-    path = _remembered(module, copies, x)
-    if path.exists():
-        remembered: dict[str, str] = json.loads(path.read_text())
-        return remembered
-    choice = _trial(module, copies, x)
-    choice["threads"] = threads
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(choice))
-    except OSError:
-        pass  # only repeatability over runs is lost, and only of the last bits
-    return choice
+    about = repr(module), copies, tuple(x.shape), described(x.device)
+    return remembered("stacking", about, lambda: {**_trial(module, copies, x), "threads": threads})
 
 
 def _make(module: nn.Module, way: str) -> Stack:
@@ -158,11 +144,3 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
         finish(device)
         times.append(time.perf_counter() - start)
     return min(times)
-
-
-def _remembered(module: nn.Module, copies: int, x: Tensor) -> Path:
-    """Where this machine's choice for such a network is kept."""
-    what = (repr(module), copies, tuple(x.shape), described(x.device), torch.__version__,
-            torch.get_num_threads(), os.cpu_count(), os.uname().machine)  # fmt: skip
-    name = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
-    return cache_directory() / "stacking" / f"{name}.json"

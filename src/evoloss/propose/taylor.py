@@ -49,7 +49,7 @@ def polynomial(theta: Sequence[float]) -> Expr:
 
 
 class TaylorGLO:
-    """CMA-ES around 0 with the published step size; ranks are what it is told."""
+    """CMA-ES around 0 with the published step size; it goes by ranks alone."""
 
     def __init__(self, space: Space) -> None:
         self.space = space

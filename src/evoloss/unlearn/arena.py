@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
@@ -12,6 +13,8 @@ from evoloss.discovery.arena import Final, Outcome, Tick, Tuned
 from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.discovery.race import Racing
 from evoloss.discovery.randomness import Purpose
+from evoloss.engine.device import described
+from evoloss.engine.remembered import remembered
 from evoloss.execution.executor import Executor, Fault
 from evoloss.execution.in_process import InProcess
 from evoloss.lang.expr import Expr
@@ -161,16 +164,27 @@ class Unlearning:
         return loss_trials(self.bench, phase, losses, epochs, rates, seed, self.executor)
 
     def fastest(self) -> Sharing:
-        """How to share this machine among adapters, tried out as far as it is not given."""
-        bench, epochs = self.bench, max(TIMED, self.settings.epochs)
-        if self.settings.shard is not None:
+        """How to share this machine among adapters, tried out as far as it is not given.
+
+        Once for such a model and settings: the next search is to have the same history.
+        """
+        bench, settings = self.bench, self.settings
+        if settings.shard is not None:
             return bench.sharing
+        most, epochs = min(settings.population, MOST_TOGETHER), max(TIMED, settings.epochs)
+        choices = {1, most} if settings.together is None else {settings.together}
 
         def some(count: int) -> Trials:
             return self.trials(bench.searching, [self.usual] * count, [epochs] * count)
 
-        given, most = self.settings.together, min(self.settings.population, MOST_TOGETHER)
-        return fastest(bench, some, {1, most} if given is None else {given})
+        language = bench.language
+        about = (
+            repr(language.model), language.precision, described(language.device), settings.batch,
+            settings.lora, sorted(choices), len(bench.searching.sets.forget),
+        )  # fmt: skip
+        return Sharing(
+            **remembered("adapters", about, lambda: asdict(fastest(bench, some, choices)))
+        )
 
 
 def loss_trials(

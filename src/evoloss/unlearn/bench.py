@@ -191,15 +191,26 @@ class Bench:
             self.sharing = replace(self.sharing, together=count)
             self.say(f"out of memory: {counted(count, 'adapter')} at a time from here on")
 
-        try:
+        with self._memory("a single adapter"):
             return in_parts(chosen, self.sharing.together, work, out_of_memory, fewer)
+
+    @contextmanager
+    def _memory(self, what: str) -> Iterator[None]:
+        """Raises: UserError within which memory does not do."""
+        try:
+            yield
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             raise UserError(
-                "out of memory with a single adapter: give a smaller --batch "
+                f"out of memory with {what}: give a smaller --batch "
                 f"(now {self.settings.batch}) or --context"
             ) from error
+
+    @property
+    def rows_measured(self) -> int:
+        """How many rows go through the model at once where nothing is learnt: no state is kept."""
+        return 4 * self.settings.batch
 
     def start_of(self, number: int) -> Progress:
         """The new adapter of a number."""
@@ -216,7 +227,8 @@ class Bench:
         prepared = prepare(measured, self.language.encoder, self.context, self.settings.texts)
         known = self.known.get(name)
         if known is None:
-            with self._whole.applied():  # whatever others use: numbers depend on it
+            # Whatever others use: numbers depend on it.
+            with self._whole.applied(), self._memory("the model alone"):
                 known = self._found_out(trained, retained, prepared, measured)
         sets = Sets(
             Part(trained, known.forget),
@@ -232,7 +244,7 @@ class Bench:
         self, forget: Sequences, kept: Sequences | None, prepared: Prepared,
         measured: UnlearningData,
     ) -> Known:  # fmt: skip
-        other, batch = self._retain_model, self.settings.batch
+        other = self._retain_model
         retain = None
         if other is not None:
             again = prepare(measured, other.encoder, self.context, self.settings.texts)
@@ -240,8 +252,8 @@ class Bench:
         original = self._measured(self.language, prepared, "the model")
         self._check_objective(prepared, original, retain)
         return Known(
-            self.language.reference(forget, batch),
-            None if kept is None else self.language.reference(kept, batch),
+            self.language.reference(forget),
+            None if kept is None else self.language.reference(kept),
             original, retain,
         )  # fmt: skip
 
@@ -266,7 +278,7 @@ class Bench:
 
     def _measured(self, language: Language, prepared: Prepared, which: str) -> Measured:
         with torch.no_grad():
-            [found] = measure(language.model, language.encoder, prepared)
+            [found] = measure(language.model, language.encoder, prepared, batch=self.rows_measured)
         if isinstance(found, Failed):
             raise UserError(f"{which} '{language.name}' cannot be measured: {found.reason}")
         return found

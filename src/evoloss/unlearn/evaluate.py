@@ -15,7 +15,6 @@ from evoloss.discovery.randomness import Purpose
 from evoloss.execution.executor import Executor
 from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.contenders import Contender, trials
-from evoloss.unlearn.metrics.scores import objective
 from evoloss.unlearn.recipes import Measured
 from evoloss.unlearn.trials import Tick
 
@@ -106,11 +105,6 @@ def record(evaluation: Evaluation) -> dict[str, Any]:
         ],
         "samples": _samples(evaluation),
     }
-
-
-def scores(row: Mapping[str, Any], name: str) -> list[float]:
-    """The objective of each seed of a recorded row that could be trained."""
-    return [objective(name, each) for each in row["values"] if each is not None]
 
 
 def _samples(evaluation: Evaluation) -> list[dict[str, Any]]:

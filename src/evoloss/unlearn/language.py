@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from evoloss.engine.compiled import cache_directory
 from evoloss.errors import UserError
+from evoloss.unlearn import kept
 from evoloss.unlearn.log_probs import Sequences, reference
 from evoloss.unlearn.tokens import Encoder
 
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
 
 
 _NUMBERS = {"float32": torch.float32, "bf16": torch.bfloat16}
+REFERENCE_BATCH = 8
+"""Rows at a time, whatever a training takes: the last bits of the numbers depend on it."""
 
 
 @dataclass(frozen=True)
@@ -57,27 +57,20 @@ class Language:
         """The most tokens that the model takes."""
         return int(getattr(self.model.config, "max_position_embeddings", 0) or 1 << 20)
 
-    def reference(self, data: Sequences, batch: int) -> Tensor:
+    def reference(self, data: Sequences) -> Tensor:
         """(N, T) token log-probabilities under the model as it is, kept on disk.
 
-        They depend on the weights and the tokens alone, and both are in the name of the file.
+        They depend on the weights and the tokens, and in their last bits on how they are computed.
+        All of it is in the name of the file.
         """
-        from safetensors.torch import load_file, save_file
-
-        tokens = b"".join(
-            each.contiguous().numpy().tobytes()
-            for each in (data.tokens, data.attention, data.answer)
+        how = (tuple(data.tokens.shape), self.device.type, torch.__version__, REFERENCE_BATCH)
+        digest = hashlib.sha256(f"{self.key} {how}".encode())
+        for each in (data.tokens, data.attention, data.answer):
+            digest.update(each.contiguous().numpy().tobytes())
+        return kept.tensor(
+            f"reference-{digest.hexdigest()[:24]}",
+            lambda: reference(self.model, data.to(self.device), REFERENCE_BATCH),
         )
-        digest = hashlib.sha256(self.key.encode() + str(data.tokens.shape).encode() + tokens)
-        file = cache_directory() / "unlearn" / f"reference-{digest.hexdigest()[:24]}.safetensors"
-        if file.exists():
-            return load_file(str(file))["log_probs"]
-        found = reference(self.model, data.to(self.device), batch)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        save_file({"log_probs": found.contiguous()}, str(partial))
-        partial.rename(file)  # whole or not at all
-        return found
 
 
 def load_language(name: str, device: str | None = None, precision: str | None = None) -> Language:
@@ -88,7 +81,6 @@ def load_language(name: str, device: str | None = None, precision: str | None = 
     CPU. Adapters are in float32 anywhere. Raises: UserError with the reason if it cannot be loaded.
     """
     try:
-        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise UserError("unlearning needs transformers: pip install 'evoloss[unlearn]'") from error
@@ -107,11 +99,14 @@ def load_language(name: str, device: str | None = None, precision: str | None = 
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(source)
             model = AutoModelForCausalLM.from_pretrained(source, dtype=number)
-    except (
-        OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError
-    ) as error:  # fmt: skip
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"cannot load the model '{name}': {reason}") from error
+    except (TypeError, AttributeError) as error:
+        # The library takes its files to be what they should be, and stumbles where they are not.
+        raise UserError(
+            f"cannot load the model '{name}': a file of it is of another form ({_reason(error)}): "
+            "see to its config.json and its tokenizer's files, or fetch them anew"
+        ) from error
+    except Exception as error:  # each of the libraries that read has errors of its own
+        raise UserError(f"cannot load the model '{name}': {_reason(error)}") from error
     torch.nn.Module.to(model, place).train(False)
     return Language(name, model, tokenizer, _key(model, folder, source))
 
@@ -120,13 +115,28 @@ def _converted(file: Path) -> Path:
     """The folder of a GGUF model in the format that loads in a second, made once."""
     if not file.is_file():
         raise UserError(f"no model file '{file}'")
-    folder = cache_directory() / "unlearn" / f"gguf-{_stamp([file])}"
-    if folder.is_dir():
-        return folder
+    return kept.folder(f"gguf-{_stamp([file])}", partial(_convert, file))
+
+
+def _convert(file: Path, folder: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model, tokenizer = _read(file)
+    config = copy.deepcopy(model.config)
+    config.__dict__.pop("quantization_config", None)
+    with quiet():
+        # What was read is plain numbers, but a model that calls itself quantised is not saved.
+        made: Any = AutoModelForCausalLM
+        plain = made.from_config(config, dtype=torch.float32)
+        plain.load_state_dict(model.state_dict())
+        plain.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _read(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """What is in a GGUF file. Raises: UserError with the reason if it cannot be read."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     given: dict[str, Any] = {"gguf_file": file.name}
     try:
         with quiet():
@@ -135,22 +145,14 @@ def _converted(file: Path) -> Path:
                 str(file.parent), dtype=torch.float32, **given
             )
     except ImportError as error:
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise UserError(f"reading '{file}' needs a package: {reason}") from error
+        raise UserError(f"reading '{file}' needs a package: {_reason(error)}") from error
     except (OSError, ValueError, KeyError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"cannot read the model '{file}': {reason}") from error
-    config = copy.deepcopy(model.config)
-    config.__dict__.pop("quantization_config", None)
-    with quiet():
-        # What was read is plain numbers, but a model that calls itself quantised is not saved.
-        made: Any = AutoModelForCausalLM
-        plain = made.from_config(config, dtype=torch.float32)
-        plain.load_state_dict(model.state_dict())
-        plain.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-    partial.rename(folder)
-    return folder
+        raise UserError(f"cannot read the model '{file}': {_reason(error)}") from error
+    return model, tokenizer
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextmanager

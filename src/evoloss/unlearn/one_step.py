@@ -74,7 +74,8 @@ def judgement(batch: Batch, floor: float) -> Tensor:
     Not their harmonic mean, as in `balance`: as long as nothing is forgotten its slope says that
     keeping is worth nothing. At its best, where a training is to end, both count the same.
 
-    floor: the forget set's probability under a model that never saw it, relative to the original's.
+    floor: the forget set's probability under a model that never saw it, relative to the original's;
+    below 1, or nothing is above it that could be gone.
     """
     now, before = batch["forget"].means("forget").values()
     gone = (1.0 - now.exp().mean() / before.exp().mean()) / (1.0 - floor)

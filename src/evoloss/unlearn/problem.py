@@ -8,19 +8,23 @@ from typing import Any
 
 from evoloss.errors import UserError
 from evoloss.unlearn.data.benchmarks import load as load_benchmark
+from evoloss.unlearn.data.divide import evenly
 from evoloss.unlearn.data.example import DataSet, Example, UnlearningData
+from evoloss.unlearn.data.files import SUFFIXES
 from evoloss.unlearn.data.sets import from_files
 from evoloss.wording import counted
 
 KIND = "unlearning"
 """What a store's description of its task has under `kind`."""
+_PATHS = ("model", "forget", "retain", "holdout", "data_dir", "retain_model")
+_FILES = (*SUFFIXES, ".gguf")
 
 
 @dataclass(frozen=True)
 class Problem:
     """model, retain_model: folders, GGUF files or names on the hub; the second is optional.
 
-    source: how to load the problem again, as plain data.
+    source: how to load the problem again from any directory, as plain data.
     """
 
     data: UnlearningData
@@ -51,11 +55,13 @@ def load_problem(
     probes: whether the sets are used that a benchmark has for evaluation alone.
     Raises: UserError for whatever is wrong with the files.
     """
-    given = {"kind": kind, "model": model, "forget": forget, "retain": retain, "holdout": holdout,
-             "data": data, "data_dir": data_dir, "authors": authors, "forget_rows": forget_rows,
-             "retain_rows": retain_rows, "probes": probes,
-             "retain_model": retain_model}  # fmt: skip
-    source = {name: value for name, value in given.items() if value is not None}
+    given: dict[str, Any] = {
+        "kind": kind, "model": model, "forget": forget, "retain": retain, "holdout": holdout,
+        "data": data, "data_dir": data_dir, "authors": authors, "forget_rows": forget_rows,
+        "retain_rows": retain_rows, "probes": probes, "retain_model": retain_model,
+    }  # fmt: skip
+    told = {name: value for name, value in given.items() if value is not None}
+    source = told | {name: _place(told[name]) for name in _PATHS if name in told}
     whole = _data(forget, retain, holdout, data, data_dir, authors)
     part = replace(
         whole,
@@ -63,7 +69,17 @@ def load_problem(
         retain=None if whole.retain is None else _some(whole.retain, retain_rows),
         probes=whole.probes if probes else {},
     )
-    return Problem(part, model, retain_model, source)
+    return Problem(part, source["model"], source.get("retain_model"), source)
+
+
+def _place(name: str) -> str:
+    """The full path of a folder or file that is there; any other name, as on the hub, as it is.
+
+    Not of a file of another kind, which may be called like a model on the hub.
+    """
+    path = Path(name)
+    is_file = path.suffix.lower() in _FILES and path.is_file()
+    return str(path.absolute()) if name and (path.is_dir() or is_file) else name
 
 
 def _some(rows: DataSet[Example], count: int | None) -> DataSet[Example]:
@@ -74,9 +90,8 @@ def _some(rows: DataSet[Example], count: int | None) -> DataSet[Example]:
         raise UserError(
             f"{counted(count, 'row')} of '{rows.name}': to keep some for the test it takes 2"
         )
-    chosen = tuple(rows.rows[place * len(rows) // count] for place in range(count))
     note = f"'{rows.name}': {count} of {len(rows)} rows, evenly spaced"
-    return replace(rows, rows=chosen, notes=(*rows.notes, note))
+    return replace(rows, rows=evenly(rows.rows, count), notes=(*rows.notes, note))
 
 
 def _data(

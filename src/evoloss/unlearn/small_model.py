@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from evoloss.engine.compiled import cache_directory
 from evoloss.errors import UserError
+from evoloss.unlearn import kept
 from evoloss.unlearn.data.example import DataSet, Example
 from evoloss.unlearn.language import quiet
 from evoloss.unlearn.log_probs import Sequences, mean_log_probs
@@ -103,17 +103,15 @@ def taught(
     rows = [(each.prompt, each.answer) for data in learnt for each in data]
     key: list[Any] = [name, seed, rows, words, torch.__version__, _KNOWN, _TEACHING]
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-    folder = cache_directory() / "unlearn" / f"{name}-{digest}"
-    if (folder / "config.json").exists():
-        return folder
-    tokenizer = tokenizer_of(words)
-    model = small_llama(len(tokenizer), seed)
-    encoder = Encoder(tokenizer)
-    encoded = [row for data in learnt for row in encoder.encode_set(data, CONTEXT).rows]
-    teach(model, padded(encoded, encoder.pad), seed, tick)
-    partial = folder.with_name(folder.name + ".partial")
-    with quiet():
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-    partial.rename(folder)  # whole or not at all
-    return folder
+
+    def write(folder: Path) -> None:
+        tokenizer = tokenizer_of(words)
+        model = small_llama(len(tokenizer), seed)
+        encoder = Encoder(tokenizer)
+        encoded = [row for data in learnt for row in encoder.encode_set(data, CONTEXT).rows]
+        teach(model, padded(encoded, encoder.pad), seed, tick)
+        with quiet():
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+
+    return kept.folder(f"{name}-{digest}", write)

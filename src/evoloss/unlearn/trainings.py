@@ -201,6 +201,7 @@ class Group:
                 return look(
                     language.model, language.encoder, self.phase.prepared, copies=len(part),
                     original=self.phase.original, retain=self.phase.retain,
+                    batch=self.bench.rows_measured,
                 )  # fmt: skip
 
         return self.bench.in_parts(chosen, some)

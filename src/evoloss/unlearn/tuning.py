@@ -22,6 +22,7 @@ from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.constants import Tunable, Tunables
 from evoloss.unlearn.objective import LossObjective, Sets, signature_of
 from evoloss.unlearn.one_step import OneStep, evolution_slope, hypergradient
+from evoloss.unlearn.phase import Phase
 from evoloss.unlearn.trainer import Schedule
 
 Tick = Callable[[float], None]
@@ -103,18 +104,28 @@ def _beginning(bench: Bench, losses: Sequence[Tunable], rho: Tensor, lap: int) -
         rng = stream(settings.seed, Purpose.TUNING_BATCHES, lap, which)
         return LossObjective([], sets, settings.batch, steps, rng)
 
-    floor = 0.0
-    if phase.retain is not None:
-        floor = phase.retain.values["forget_prob"] / phase.original.values["forget_prob"]
     return OneStep(
         model=bench.language.model,
         lora=settings.lora,
         losses=Tunables(losses, batches(0, phase.sets), rho),
         validation=batches(1, bench.validation),
-        floor=floor,
+        floor=_floor(phase),
         schedules=[Schedule(steps, settings.lr, settings.clip)] * len(losses),
         standing=[bench.start] * len(losses),
     )
+
+
+def _floor(phase: Phase) -> float:
+    """How probable the forget set is to the retain model, relative to the original; below 1.
+
+    0 where it is no less probable to the former. There is no part above such a floor, and the share
+    of it that is gone would have no slope, or one that rewards remembering. What a search selects
+    by looks at texts as well, and may still ask to forget: then as far as without a retain model.
+    """
+    if phase.retain is None:
+        return 0.0
+    never, before = (each.values["forget_prob"] for each in (phase.retain, phase.original))
+    return never / before if never < before else 0.0
 
 
 def _slope(bench: Bench, problem: OneStep, number: int) -> Tensor:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,6 @@ SHARD = 2
 """Adapters that one worker takes at a time: few enough that a race of 8 keeps two workers busy."""
 _SECONDS = 86_400.0
 """What an adapter may take for a part of its race, unless it is said: models differ in size."""
-_PATHS = ("model", "forget", "retain", "holdout", "data_dir")
 
 
 def check_workers(problem: Problem, staff: Staff) -> None:
@@ -66,7 +64,7 @@ def _recipe(bench: Bench, staff: Staff, phases: tuple[str, ...]) -> Recipe:
         bench.settings, method=UnlearnSettings.method, max_tokens=None, max_cost=None
     )
     arguments = {
-        "source": _absolute(bench.problem.source or {}),
+        "source": bench.problem.source or {},
         "settings": settings.to_json(),
         "sharing": asdict(bench.sharing),
         "measured": {
@@ -103,16 +101,6 @@ def _references(known: Mapping[str, Known]) -> dict[str, np.ndarray[Any, Any]]:
     found = {f"{name}.forget": each.forget.numpy() for name, each in known.items()}
     kept = {f"{name}.kept": each.kept for name, each in known.items()}
     return found | {name: each.numpy() for name, each in kept.items() if each is not None}
-
-
-def _absolute(source: Mapping[str, Any]) -> dict[str, Any]:
-    """The source with full paths: Ray's processes work in another directory."""
-    paths = {
-        name: str(Path(source[name]).resolve())
-        for name in _PATHS
-        if name in source and Path(source[name]).exists()
-    }
-    return {**source, **paths}
 
 
 def _check_device(device: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,10 @@ def read_rows(path: Path) -> list[tuple[int, Raw]]:
         raise UserError(f"'{path}' is of an unknown format: the formats are {', '.join(SUFFIXES)}")
     text = _text(path)
     if text.lstrip().startswith("["):
-        return _checked(path, "item", list(enumerate(_array(path, text), start=1)))
+        return _checked(path, "item", list(enumerate(_parsed(path, text), start=1)))
     # Not splitlines(): it also cuts at characters that JSON strings may hold as they are.
     lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    return _checked(path, "line", [(number, _line(path, number, line)) for number, line in lines])
+    return _checked(path, "line", [(number, _parsed(path, line, number)) for number, line in lines])
 
 
 def find(directory: Path, names: Sequence[str]) -> list[Path]:
@@ -58,26 +59,23 @@ def _text(path: Path) -> str:
         raise UserError(f"'{path}' cannot be read: {error.strerror}") from error
 
 
-def _line(path: Path, number: int, line: str) -> Any:
+def _parsed(path: Path, text: str, number: int | None = None) -> Any:
+    """number: of the line, if the text is a line of the file and not all of it."""
+    where = f"'{path}'" if number is None else f"'{path}' line {number}"
     try:
-        return json.loads(line)
+        return json.loads(text)
     except json.JSONDecodeError as error:
+        line = error.lineno if number is None else number
         raise UserError(
-            f"'{path}' line {number} is not JSON: {error.msg} at column {error.colno}"
+            f"'{path}' line {line} is not JSON: {error.msg} at column {error.colno}"
         ) from error
     except RecursionError as error:
-        raise UserError(f"'{path}' line {number} is nested too deeply") from error
-
-
-def _array(path: Path, text: str) -> list[Any]:
-    try:
-        return list(json.loads(text))
-    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is nested too deeply") from error
+    except ValueError as error:  # Python's limit, which is on whole numbers alone
         raise UserError(
-            f"'{path}' line {error.lineno} is not JSON: {error.msg} at column {error.colno}"
+            f"{where} has a whole number of more than {sys.get_int_max_str_digits()} digits: "
+            "put it in quotation marks, or leave it out"
         ) from error
-    except RecursionError as error:
-        raise UserError(f"'{path}' is nested too deeply") from error
 
 
 def _parquet(path: Path) -> list[Raw]:

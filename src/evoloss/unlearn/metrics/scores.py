@@ -23,6 +23,7 @@ of whatever does not; the former are compared by balance, the latter by how much
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Literal
 
@@ -55,17 +56,6 @@ def forget_quality(log_ratios: Row, retain_log_ratios: Row) -> float:
     return metric(name).checked(float(ks_2samp(found, wanted).pvalue))
 
 
-def model_utility(parts: Mapping[str, float | None]) -> float:
-    """Harmonic mean of the nine `UTILITY_PARTS`.
-
-    Raises: MetricError if one of them is missing, or is none of them.
-    """
-    for name in parts:
-        if name not in UTILITY_PARTS:
-            raise unknown("part of model_utility", name, UTILITY_PARTS)
-    return harmonic_mean({name: parts.get(name) for name in UTILITY_PARTS})
-
-
 def harmonic_mean(parts: Mapping[str, float | None], name: str = "model_utility") -> float:
     """Harmonic mean of values of 0 to 1, 0 if one is 0: the utility of whatever can be measured.
 
@@ -74,9 +64,9 @@ def harmonic_mean(parts: Mapping[str, float | None], name: str = "model_utility"
     if not parts:
         raise MetricError(f"metric '{name}' has no parts")
     values = [_share(f"{name}: {part}", value) for part, value in parts.items()]
-    if min(values) == 0.0:
+    # A value so small that the sum of inverses may overflow: the mean is 0 to every digit.
+    if min(values) < len(values) * sys.float_info.min:
         return 0.0
-    # Subnormal values overflow their inverse; the mean is 0 to every digit then.
     return metric(name).checked(len(values) / math.fsum(1.0 / value for value in values))
 
 

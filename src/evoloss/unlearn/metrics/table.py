@@ -158,7 +158,8 @@ _ROWS = (
     ),
     Metric(
         "model_utility",
-        "harmonic mean of Prob, ROUGE and truth ratio on retain set, real authors and world facts",
+        "harmonic mean of Prob, ROUGE and truth ratio on retain set, real authors and world facts; "
+        "where data has not all of these, of whatever it has to keep",
         None,
         _UP,
         _UNIT,

@@ -3,7 +3,8 @@
 As OpenUnlearning does: with Porter's stemmer; recall for TOFU, F1 for MUSE. That package counts
 words of Latin letters and digits only, so that an answer in another script would score 0 and look
 forgotten: such answers are compared by their words in any script instead, and by characters where
-a script writes no spaces between words.
+a script writes no spaces between words. Latin words in them are the package's all the same: one
+letter such as µ changes nothing about the others.
 """
 
 from __future__ import annotations
@@ -64,13 +65,27 @@ def _scorer(any_script: bool) -> Any:
 class AnyScript:
     """Splits a text of any script, as rouge-score wants its tokenizers."""
 
+    def __init__(self) -> None:
+        from rouge_score.tokenizers import DefaultTokenizer
+
+        self._latin = DefaultTokenizer(use_stemmer=True)
+
     def tokenize(self, text: str) -> list[str]:
-        """Words in lower case; single characters of scripts without spaces."""
-        spaced = "".join(f" {c} " if _written_without_spaces(c) else c for c in text.casefold())
-        return re.findall(r"\w+", spaced)
+        """Words in lower case, Latin ones stemmed; single characters of scripts without spaces."""
+        spaced = "".join(f" {c} " if _written_without_spaces(c) else c for c in text)
+        return [part for word in re.findall(r"\w+", spaced) for part in self._parts(word)]
+
+    def _parts(self, word: str) -> list[str]:
+        if any(map(_foreign, word)):
+            return re.findall(r"\w+", word.casefold())
+        found: list[str] = self._latin.tokenize(word)
+        return found
 
 
 def _foreign(character: str) -> bool:
+    """Whether it is a letter or digit that rouge-score knows nothing of: it drops accents too."""
+    if character.isdecimal():
+        return not character.isascii()
     return character.isalpha() and not unicodedata.name(character, "").startswith("LATIN")
 
 

@@ -1,0 +1,111 @@
+"""What is kept in the cache: whole or not at all, by whoever is first, and damaged by nobody."""
+
+import threading
+
+import pytest
+import torch
+
+from evoloss.errors import UserError
+from evoloss.unlearn import kept
+
+pytest.importorskip("safetensors", reason="safetensors is not installed")
+
+VALUES = torch.arange(6.0).view(2, 3)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "unlearn"
+
+
+@pytest.fixture
+def no_cache(tmp_path, monkeypatch):
+    """A cache that nobody can write to, be it root: it would be within a file."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path / "file" / "cache"))
+
+
+def writer(text):
+    def write(folder):
+        folder.mkdir()
+        (folder / "first").write_text(text)
+        (folder / "second").write_text(text)
+
+    return write
+
+
+def never(*_):
+    raise AssertionError("it has been made already")
+
+
+def test_a_folder_is_made_once(cache):
+    found = kept.folder("model", writer("a"))
+    assert found == cache / "model"
+    assert (found / "second").read_text() == "a"
+    assert kept.folder("model", never) == found
+    assert [each.name for each in cache.iterdir()] == ["model"]
+
+
+def test_whoever_is_later_takes_what_the_first_has_made(cache):
+    """Eight at once, none of which has finished before all have begun."""
+    begun, found = threading.Barrier(8), []
+
+    def write(number):
+        def wait_and_write(folder):
+            begun.wait(timeout=60)
+            writer(number)(folder)
+
+        return wait_and_write
+
+    def take(number):
+        folder = kept.folder("model", write(number))
+        found.append({each.name: each.read_text() for each in folder.iterdir()})
+
+    threads = [threading.Thread(target=take, args=(str(number),)) for number in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    first = found[0]["first"]
+    assert found == [{"first": first, "second": first}] * 8
+    assert [each.name for each in cache.iterdir()] == ["model"]
+
+
+def test_what_is_broken_off_leaves_nothing_behind(cache):
+    def stop(folder):
+        folder.mkdir()
+        (folder / "first").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kept.folder("model", stop)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_kept_says_what_to_do(no_cache, tmp_path):
+    with pytest.raises(UserError, match="EVOLOSS_CACHE") as refused:
+        kept.folder("model", never)
+    text = str(refused.value)
+    assert f"'{tmp_path / 'file' / 'cache'}' cannot be written to: " in text
+    assert "\n" not in text
+
+
+def test_a_tensor_is_computed_once(cache):
+    assert torch.equal(kept.tensor("values", lambda: VALUES.T), VALUES.T)
+    assert torch.equal(kept.tensor("values", never), VALUES.T)
+    assert [each.name for each in cache.iterdir()] == ["values.safetensors"]
+
+
+@pytest.mark.parametrize("left", [0, 1, -4])
+def test_a_damaged_tensor_is_computed_anew(cache, left):
+    kept.tensor("values", lambda: VALUES)
+    (file,) = cache.iterdir()
+    file.write_bytes(file.read_bytes()[:left])
+    assert torch.equal(kept.tensor("values", lambda: VALUES + 1), VALUES + 1)
+    assert torch.equal(kept.tensor("values", never), VALUES + 1)
+
+
+def test_a_tensor_that_cannot_be_kept_is_there_all_the_same(no_cache):
+    for _ in range(2):
+        assert torch.equal(kept.tensor("values", lambda: VALUES), VALUES)

@@ -1,0 +1,163 @@
+"""Models that are read, converted, taught and kept, by several processes and of damaged files."""
+
+import pytest
+import torch
+
+import fictional
+from evoloss.errors import UserError
+from evoloss.unlearn import language, small_model
+from evoloss.unlearn.language import Language, load_language
+from evoloss.unlearn.log_probs import token_log_probs
+from evoloss.unlearn.tokens import padded
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "unlearn"
+
+
+@pytest.fixture
+def no_cache(tmp_path, monkeypatch):
+    """A cache that nobody can write to, be it root: it would be within a file."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path / "file" / "cache"))
+
+
+# Files that are no model
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("config.json", "[]"),
+        ("config.json", "null"),
+        ("config.json", '{"model_type": [1]}'),
+        ("config.json", '{"model_type": "llama", "hidden_size": "x"}'),
+        ("tokenizer_config.json", "[]"),
+        ("tokenizer.json", "3"),
+    ],
+)
+def test_files_of_another_form_are_refused_in_a_line(tmp_path, file, text):
+    folder = tmp_path / "model"
+    fictional.saved(folder, steps=1)
+    (folder / file).write_text(text)
+    with pytest.raises(UserError, match=r"cannot load the model '.*model': .*\S") as refused:
+        load_language(str(folder), "cpu")
+    assert "\n" not in str(refused.value)
+
+
+# Models that are made
+
+
+def taught():
+    words = [text for each in fictional.data().forget for text in (each.prompt, each.answer)]
+    return small_model.taught("small", [fictional.data().forget], words, seed=0)
+
+
+@pytest.fixture
+def converted(tmp_path, monkeypatch):
+    """Converts a file that only says it is GGUF."""
+    file = tmp_path / "small.gguf"
+    file.touch()
+    made = {"AutoTokenizer": lambda *_, **__: fictional.tokenizer(),
+            "AutoModelForCausalLM": lambda *_, **__: fictional.model(steps=1)}  # fmt: skip
+    for name, each in made.items():
+        monkeypatch.setattr(getattr(transformers, name), "from_pretrained", each)
+    return lambda: language._converted(file)
+
+
+@pytest.fixture
+def overtaken(monkeypatch):
+    """Lets another make the same while one is at it, as a second process would."""
+
+    def overtake(owner, name, make):
+        real, others = getattr(owner, name), []
+
+        def slow(*given, **options):
+            found = real(*given, **options)
+            if not others:
+                others.append(None)
+                others[0] = make()
+            return found
+
+        monkeypatch.setattr(owner, name, slow)
+        return others
+
+    return overtake
+
+
+def test_whoever_teaches_the_same_model_takes_the_one_that_is_there(cache, monkeypatch, overtaken):
+    monkeypatch.setattr(small_model, "teach", lambda *_: 1.0)
+    others = overtaken(small_model, "teach", taught)
+    assert [taught()] == others == list(cache.iterdir())
+    transformers.AutoModelForCausalLM.from_pretrained(others[0])
+
+
+def test_whoever_converts_the_same_model_takes_the_one_that_is_there(cache, converted, overtaken):
+    others = overtaken(transformers.AutoModelForCausalLM, "from_pretrained", converted)
+    assert [converted()] == others == list(cache.iterdir())
+    assert {"config.json", "model.safetensors"} <= {each.name for each in others[0].iterdir()}
+
+
+def test_a_model_that_cannot_be_kept_says_what_to_do_before_any_work(
+    no_cache, converted, monkeypatch
+):
+    def at_work(*_):
+        raise AssertionError("it worked for nothing")
+
+    monkeypatch.setattr(small_model, "teach", at_work)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", at_work)
+    for make in (taught, converted):
+        with pytest.raises(UserError, match=r"cannot be written to: .*EVOLOSS_CACHE"):
+            make()
+
+
+# Reference log-probabilities
+
+
+@pytest.fixture
+def spoken():
+    """A model, and what it is asked: more rows than it takes at a time."""
+    made = Language("small", fictional.model(), fictional.tokenizer(), "key")
+    encoded = made.encoder.encode_set(fictional.data().forget, fictional.CONTEXT).rows
+    data = padded(encoded * 3, made.encoder.pad)
+    assert len(data) > language.REFERENCE_BATCH
+    return made, data
+
+
+def test_references_are_kept_apart_by_all_that_changes_them(cache, spoken, monkeypatch):
+    made, data = spoken
+    with torch.no_grad():
+        wanted = token_log_probs(made.model, data)
+    torch.testing.assert_close(made.reference(data), wanted, rtol=1e-4, atol=1e-5)
+    made.reference(data)
+    assert len(list(cache.iterdir())) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "__version__", "another")
+        made.reference(data)
+    assert len(list(cache.iterdir())) == 2
+    elsewhere = Language("small", made.model, made.tokenizer, "key")
+    with monkeypatch.context() as patch:
+        patch.setattr(Language, "device", torch.device("meta"))
+        patch.setattr(language, "reference", lambda *_: wanted)
+        elsewhere.reference(data)
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_damaged_references_are_computed_anew(cache, spoken):
+    made, data = spoken
+    wanted = made.reference(data)
+    (file,) = cache.iterdir()
+    file.write_bytes(file.read_bytes()[:-8])
+    assert torch.equal(made.reference(data), wanted)
+    assert torch.equal(made.reference(data), wanted)
+
+
+def test_references_that_cannot_be_kept_are_there_all_the_same(no_cache, spoken):
+    made, data = spoken
+    assert made.reference(data).isfinite().all()
