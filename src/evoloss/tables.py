@@ -110,23 +110,25 @@ def _scores(row: Mapping[str, Any]) -> list[float]:
     return [math.nan if score is None else score for score in row["scores"]]
 
 
-def mean_and_spread(scores: Sequence[float]) -> tuple[str, str]:
+def mean_and_spread(scores: Sequence[float], digits: int = 4) -> tuple[str, str]:
     """Mean and standard deviation of the scores; says how many trainings had none."""
     finite = [score for score in scores if math.isfinite(score)]
     if len(finite) < len(scores):
         return f"{len(scores) - len(finite)} of {len(scores)} failed", "–"
-    return f"{fmean(finite):.4g}", f"{stdev(finite):.2g}" if len(finite) > 1 else "–"
+    return f"{fmean(finite):.{digits}g}", f"{stdev(finite):.2g}" if len(finite) > 1 else "–"
+
+
+def spread(scores: Sequence[float], digits: int = 4) -> str:
+    """mean ± standard deviation, or how many trainings had no score."""
+    mean, deviation = mean_and_spread(scores, digits)
+    return mean if deviation == "–" else f"{mean} ± {deviation}"
 
 
 def verdict(compared: Comparison, measure: Measure, label: str) -> str:
     """One honest sentence on a loss against the usual one."""
     seeds = counted(compared.seeds, "seed")
     if compared.verdict is Verdict.FAILED:
-        mine, usual = compared.failures
-        return (
-            f"No comparison: of {seeds}, training failed on {mine} with the {label} loss "
-            f"and on {usual} with the usual one."
-        )
+        return no_comparison(compared, f"the {label} loss", "the usual one")
     lower = (compared.gain > 0) != measure.higher_is_better
     change = (
         f"its {measure.name} is {'lower' if lower else 'higher'} by {abs(compared.gain):.3g} "
@@ -145,6 +147,15 @@ def verdict(compared: Comparison, measure: Measure, label: str) -> str:
         )
     comparative = "better" if compared.verdict is Verdict.BETTER else "WORSE"
     return f"The {label} loss is {comparative} than the usual one on test data: {change} ({test})."
+
+
+def no_comparison(compared: Comparison, mine: str, other: str) -> str:
+    """Why two losses cannot be held against each other seed by seed."""
+    failed = compared.failures
+    return (
+        f"No comparison: of {counted(compared.seeds, 'seed')}, training failed on {failed[0]} "
+        f"with {mine} and on {failed[1]} with {other}."
+    )
 
 
 def budget(spent: Budget) -> RenderableType:

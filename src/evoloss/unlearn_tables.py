@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from evoloss.discovery.comparison import compare
+from evoloss.discovery.comparison import Comparison, Verdict, compare
 from evoloss.display import formula
-from evoloss.tables import new_table, titled
+from evoloss.tables import new_table, no_comparison, spread, titled
 from evoloss.wording import counted
 
 COLUMNS = {
@@ -25,6 +26,8 @@ COLUMNS = {
 }
 """Shown of all metrics, where there are values; `evoloss show --json` has the others."""
 _SHOWN = 7
+_DIGITS = 3
+_STYLES = {Verdict.BETTER: "green", Verdict.WORSE: "red"}
 
 
 def front(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -41,7 +44,8 @@ def evaluation(record: Mapping[str, Any]) -> RenderableType:
     """Found and hand-written losses on questions that no choice was made by."""
     seeds = max(len(row["values"]) for row in record["rows"])
     head, *lines = cells(record)
-    table = new_table(*head)
+    table = new_table(*(each.replace(" ", "\n") for each in head))
+    table.padding = (0, 1, 0, 0)  # all columns fit into 80: none is cut, a figure least of all
     for line in lines:
         table.add_row(*line, style="dim" if line[0] in record["models"] else None)
     title = f"Questions that no choice was made by, {counted(seeds, 'seed')} each"
@@ -50,44 +54,70 @@ def evaluation(record: Mapping[str, Any]) -> RenderableType:
         rate = "–" if row["lr"] is None else f"{row['lr']:.2g}"
         epochs = "–" if row["epochs"] is None else str(row["epochs"])
         losses.add_row(row["label"], epochs, rate, formula(row["formula"]))
-    return Group(titled(title, table), titled("What they are", losses), verdict(record))
+    why = (Text(line, "red") for line in failures(record))
+    return Group(titled(title, table), *why, titled("What they are", losses), verdict(record))
 
 
 def cells(record: Mapping[str, Any]) -> list[list[str]]:
-    """The headings, a line for each other model, and one for each loss: means over seeds."""
+    """The headings, a line for each other model, and one for each loss: means over seeds.
+
+    A loss that failed on one of them has no means: those that are left would flatter it.
+    """
     names = _columns(record)
     lines = [["", *(COLUMNS.get(name, name) for name in names)]]
     for label, values in record["models"].items():
         lines.append([label, *(_number(values.get(name)) for name in names)])
     for row in record["rows"]:
-        done = [each for each in row["values"] if each is not None]
-        found = [[each[name] for each in done if name in each] for name in names]
-        lines.append([row["label"], _mean_and_spread(found[0]), *map(_mean, found[1:])])
+        own, *others = (scores(row, name) for name in names)
+        lines.append([row["label"], spread(own, _DIGITS), *map(_mean, others)])
     return lines
 
 
+def failures(record: Mapping[str, Any]) -> list[str]:
+    """Why trainings failed: a line for each reason, with the losses that it befell."""
+    befell: dict[str, list[str]] = {}
+    for row in record["rows"]:
+        for reason in dict.fromkeys(filter(None, row.get("reasons", ()))):
+            befell.setdefault(reason, []).append(row["label"])
+    return [f"{', '.join(labels)} failed: {reason}" for reason, labels in befell.items()]
+
+
+def scores(row: Mapping[str, Any], name: str) -> list[float]:
+    """A metric of one loss, (S,), seed by seed; NaN where the training has none."""
+    return [math.nan if each is None else each.get(name, math.nan) for each in row["values"]]
+
+
 def verdict(record: Mapping[str, Any]) -> Text:
-    """One honest sentence on the found loss against the best of the others."""
-    rows = {row["label"]: _scores(record, row) for row in record["rows"]}
-    found = rows.pop("found", None)
-    able = {label: scores for label, scores in rows.items() if scores}
-    if not found or not able:
-        return Text("")
-    rival = max(able, key=lambda label: fmean(able[label]))
+    """One honest sentence on the found loss against the best of the others, seed by seed."""
     name = record["objective"]
-    if len(found) != len(able[rival]) or len(found) < 2:
+    others = {row["label"]: scores(row, name) for row in record["rows"]}
+    found = others.pop("found", None)
+    if not found or not others:
+        return Text("")
+    rival = max(others, key=lambda label: _standing(others[label]))
+    compared = compare(found, others[rival], higher_is_better=True)
+    if compared.verdict is Verdict.FAILED:
+        sentence = no_comparison(compared, "the found loss", rival)
+        return Text(sentence, "red" if compared.failures[0] else "yellow")
+    if compared.p is None:
         return Text(f"One seed says little about the difference to {rival}: take more.")
-    compared = compare(found, able[rival], higher_is_better=True)
-    gain = fmean(found) - fmean(able[rival])
-    chance = f"paired t-test over {counted(len(found), 'seed')}"
-    chance += "" if compared.p is None else f", p = {compared.p:.2g}"
-    where = "above" if gain > 0 else "below"
-    sentence = (
-        f"The found loss is {abs(gain):.3g} {where} {rival}, the best of the others, in {name} "
-        f"({chance})."
+    failed = any(not math.isfinite(score) for each in others.values() for score in each)
+    best = f"{rival}, the best of the others{' that never failed' if failed else ''}"
+    return Text(_difference(compared, best, name), _STYLES.get(compared.verdict, "yellow"))
+
+
+def _standing(values: Sequence[float]) -> tuple[int, float]:
+    """By which the best is chosen: few failures before a high mean over the rest."""
+    able = [each for each in values if math.isfinite(each)]
+    return len(able) - len(values), fmean(able) if able else -math.inf
+
+
+def _difference(compared: Comparison, rival: str, name: str) -> str:
+    where = "above" if compared.gain > 0 else "below"
+    return (
+        f"The found loss is {abs(compared.gain):.3g} {where} {rival}, in {name} "
+        f"(paired t-test over {counted(compared.seeds, 'seed')}, p = {compared.p:.2g})."
     )
-    sure = compared.p is not None and compared.p < 0.05
-    return Text(sentence, "green" if gain > 0 and sure else "yellow" if not sure else "red")
 
 
 def samples(record: Mapping[str, Any], label: str = "found") -> RenderableType:
@@ -110,18 +140,9 @@ def _columns(record: Mapping[str, Any]) -> list[str]:
     return [*own, *(name for name in COLUMNS if name in known and name not in own)][:_SHOWN]
 
 
-def _scores(record: Mapping[str, Any], row: Mapping[str, Any]) -> list[float]:
-    name = record["objective"]
-    return [each[name] for each in row["values"] if each is not None and name in each]
-
-
 def _mean(values: Sequence[float]) -> str:
-    return _number(fmean(values)) if values else "failed"
-
-
-def _mean_and_spread(values: Sequence[float]) -> str:
-    return _mean(values) + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+    return _number(fmean(values) if all(map(math.isfinite, values)) else None)
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+    return "–" if value is None else f"{value:.{_DIGITS}g}"

@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 from evoloss.cli import app
 from evoloss.compare import Plan, parse_budget, run, summarise
 from evoloss.compare import runner as runner_module
-from evoloss.compare.summary import holm, spread
+from evoloss.compare.summary import holm
 from evoloss.discovery.presets import METHODS
 from evoloss.errors import UserError
 from evoloss.store import Store
+from evoloss.tables import spread
 from evoloss.tasks.registry import load_task
+from unmarked import forget_marks
 
 SMALL = {
     "population": 4, "local_steps": 2, "fitness_steps": 10, "finalists": 2, "final_seeds": 1,
@@ -85,6 +87,60 @@ def test_what_is_done_is_not_done_again(done, task, monkeypatch):
     for name in ("search", "resume", "evaluate"):
         monkeypatch.setattr(runner_module, name, fail)
     run(done, [("diabetes", task)])
+
+
+def of_one(made):
+    """The run of a comparison's last method, and what is kept of its evaluations."""
+    directory = list(made.cells("diabetes", "diabetes"))[-1].directory
+    with Store.open(directory, write=False) as store:
+        return directory, store.evaluations()
+
+
+@pytest.fixture
+def little(task, tmp_path):
+    made = plan(tmp_path / "little", seeds=1, methods=["random"], factors=(1,))
+    run(made, [("diabetes", task)])
+    return made
+
+
+def shown(made, task):
+    return [row.tests for row in summarise(made, "diabetes", "diabetes", task).rows]
+
+
+def test_more_trainings_are_made_and_not_only_told(little, task):
+    more = replace(little, trainings=3)
+    with pytest.raises(UserError, match="lacks a meta-test: run the comparison again"):
+        summarise(more, "diabetes", "diabetes", task)
+    before = shown(little, task)
+    run(more, [("diabetes", task)])
+    _, (first, second) = of_one(little)
+    assert [len(each["rows"][0]["scores"]) for each in (first, second)] == [2, 3]
+    own = summarise(more, "diabetes", "diabetes", task).rows[-1].tests[1]
+    assert own == (pytest.approx(fmean(second["rows"][0]["scores"])),)
+    assert shown(little, task) == before
+
+
+def test_an_evaluation_of_the_user_s_own_is_not_the_comparison_s(little, task):
+    before = shown(little, task)
+    directory, (kept,) = of_one(little)
+    evaluated = CliRunner().invoke(
+        app, ["evaluate", str(directory), "--seeds", "1", "--steps", "10"]
+    )
+    assert evaluated.exit_code == 0, evaluated.output
+    _, (_, own) = of_one(little)
+    assert own["steps"] == kept["steps"]
+    assert own["rows"][0]["scores"] != kept["rows"][0]["scores"]
+    assert shown(little, task) == before
+
+
+def test_what_an_earlier_version_evaluated_is_evaluated_anew(little, task):
+    before = shown(little, task)
+    for cell in little.cells("diabetes", "diabetes"):
+        forget_marks(cell.directory)
+    run(little, [("diabetes", task)])
+    _, records = of_one(little)
+    assert ["comparison" in each for each in records] == [False, True]
+    assert shown(little, task) == before
 
 
 @pytest.mark.parametrize("moment", [1, 5, 10, 13])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from statistics import fmean
 
@@ -24,6 +25,7 @@ from evoloss.unlearn.problem import load_problem
 from evoloss.unlearn.workers import SHARD
 from mirror import mirrors
 from propose.llm_server import Scripted, Server, losses
+from unmarked import forget_marks
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -124,6 +126,28 @@ def test_what_is_done_is_not_done_again(done, problem, monkeypatch):
     for name in ("search", "resume", "reopened"):
         monkeypatch.setattr(comparison.searching, name, fail)
     run(done, problem)
+
+
+def test_only_its_own_evaluations_count(done, problem, tmp_path):
+    """Not those of an earlier version, nor a user's own, of as many adapters."""
+    made = replace(done, out=tmp_path / "copy")
+    shutil.copytree(done.out, made.out)
+    before = table(made, problem)
+    cell = next(made.cells())
+    assert (cell.proposer, cell.seed) == ("gp", 0)
+    forget_marks(cell.directory)
+    assert comparison.evaluation(cell, 2) is None
+    with Store.open(cell.directory, write=True) as store:
+        [kept] = store.evaluations()
+        kept["rows"][0]["values"] = [{"balance": 0.0}, {"balance": 0.0}]
+        store.add_evaluation(kept)
+    said = []
+    run(made, problem, say=said.append)
+    assert [line for line in said if line.startswith("test")] == ["test, seed 0: gp"]
+    for row, old in zip(table(made, problem), before, strict=True):
+        assert row.test == pytest.approx(old.test)
+        assert row.verdict == old.verdict
+    assert comparison.evaluation(cell, 2)["rows"][1:] == kept["rows"][1:]
 
 
 @pytest.mark.parametrize("moment", ["zoo, seed 0", "npo, seed 0", "test"])

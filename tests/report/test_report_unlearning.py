@@ -11,6 +11,7 @@ import pytest
 import torch
 from browser import PROGRAM, Browser
 from drawn import check_drawn
+from matplotlib.figure import Figure
 
 import tiny
 from evoloss.discovery.candidate import Candidate, Fate
@@ -140,6 +141,29 @@ def test_the_evaluation_is_shown_with_its_answers(run, page):
         assert each["truth"] in text
     assert "before" in text
     assert "of the others" in text  # the verdict
+
+
+def test_an_adapter_that_failed_is_told_and_no_mean_hides_it(run, tmp_path):
+    part = copied(run, tmp_path / "part", evaluations=False)
+    with Store.open(run, write=False) as store:
+        [record] = store.evaluations()
+    record["rows"][1]["values"][0] = None
+    record["rows"][1]["reasons"][0] = "a gradient became <infinite>"
+    with Store.open(part, write=True) as store:
+        store.add_evaluation(record)
+    write([part], tmp_path / "part.html")
+    text = figures_of(tmp_path / "part.html")["09-test"]
+    assert "<td>1 of 2 failed</td>" in text
+    assert text.count("ga failed: a gradient became &lt;infinite&gt;") == 1
+    assert "npo, the best of the others that never failed" in text
+    (found,) = read([part])
+    for panel in unlearning_evaluation.picture(found).panels:
+        axes = Figure().subplots()
+        panel.draw(axes)
+        bars = [each.get_width() for each in axes.patches]
+        assert bars[1::3] == [0.0] * (len(bars) // 3)
+        assert all(bars[0::3]), "those of the found loss"
+        assert [each.get_text() for each in axes.texts] == ["1 of 2 failed"]
 
 
 def test_points_are_the_candidates_of_the_store(run, page):

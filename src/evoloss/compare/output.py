@@ -10,7 +10,8 @@ from statistics import fmean
 
 from rich.table import Table
 
-from evoloss.compare.summary import Row, Summary, spread
+from evoloss.compare.summary import Row, Summary
+from evoloss.tables import spread
 from evoloss.wording import counted
 
 

@@ -29,6 +29,7 @@ from evoloss.tasks.task import Task
 from evoloss.wording import counted
 
 Say = Callable[[str], None]
+Record = dict[str, Any]
 
 
 def run(plan: Plan, tasks: Sequence[tuple[str, Task]], say: Say = lambda line: None) -> None:
@@ -50,7 +51,11 @@ def run(plan: Plan, tasks: Sequence[tuple[str, Task]], say: Say = lambda line: N
 
 
 def _complete_side_by_side(jobs: int, cells: Sequence[Cell], task: Task, say: Say) -> None:
-    """The same in several processes; a search does not depend on what runs beside it."""
+    """The same in several processes, each on as many threads as are left to it.
+
+    What runs beside a search changes nothing about it; how many threads it has does, in the last
+    bits, where a network is so large that torch divides its products.
+    """
     if task.source is None:
         raise UserError(f"task '{task.name}' lives in memory: compare it with one job")
     fresh = multiprocessing.get_context("spawn")
@@ -115,7 +120,8 @@ def _meta_test(plan: Plan, task: Task, cells: Sequence[Cell], say: Say) -> None:
     seed = cells[0].seed
     for factor in plan.factors:
         steps = factor * (cells[0].settings.fitness_steps or task.training.steps)
-        missing = [each for each in cells if _untested(each.directory, steps)]
+        own = mark(plan, task, seed, steps)
+        missing = [each for each in cells if _untested(each.directory, own)]
         if not missing:
             continue
         say(f"{task.name}: test, seed {seed}, {counted(steps, 'step')}")
@@ -130,7 +136,7 @@ def _meta_test(plan: Plan, task: Task, cells: Sequence[Cell], say: Say) -> None:
             if each.momentum is not None:
                 rows[name] = _with_momentum(task, name, each, options)
         for cell in missing:
-            _keep(cell, replace(tested, rows=(rows[cell.method], rows["usual"])))
+            _keep(cell, replace(tested, rows=(rows[cell.method], rows["usual"])), own)
 
 
 def _with_momentum(task: Task, name: str, loss: FoundLoss, options: dict[str, Any]) -> Row:
@@ -142,11 +148,20 @@ def _with_momentum(task: Task, name: str, loss: FoundLoss, options: dict[str, An
     return row
 
 
-def _untested(directory: Path, steps: int) -> bool:
-    """Whether a finished search has not been meta-tested with so many steps."""
+def mark(plan: Plan, task: Task, seed: int, steps: int) -> Record:
+    """What a record of a meta-test is known by: users keep evaluations of their own beside it."""
+    return {"task": task.name, "seed": seed, "trainings": plan.trainings, "steps": steps}
+
+
+def marked(store: Store, own: Record) -> Record | None:
+    """The record with a mark, if there is one."""
+    return next((each for each in store.evaluations() if each.get("comparison") == own), None)
+
+
+def _untested(directory: Path, own: Record) -> bool:
+    """Whether a finished search has not had the meta-test with this mark."""
     with Store.open(directory, write=False) as store:
-        tested = any(record["steps"] == steps for record in store.evaluations())
-        return store.outcome is not None and not tested
+        return store.outcome is not None and marked(store, own) is None
 
 
 def _best(directory: Path) -> FoundLoss:
@@ -157,6 +172,6 @@ def _best(directory: Path) -> FoundLoss:
         return found_losses(outcome, store.history(), store.about["output"])[0]
 
 
-def _keep(cell: Cell, evaluation: Evaluation) -> None:
+def _keep(cell: Cell, evaluation: Evaluation, own: Record) -> None:
     with Store.open(cell.directory, write=True) as store:
-        store.add_evaluation(evaluation_record(evaluation))
+        store.add_evaluation({**evaluation_record(evaluation), "comparison": own})

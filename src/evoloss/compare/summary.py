@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from evoloss.compare.plan import TUNED, USUAL, Cell, Plan
+from evoloss.compare.runner import Record, mark, marked
 from evoloss.discovery.candidate import Candidate
 from evoloss.discovery.comparison import LEVEL, compare
 from evoloss.discovery.result import Budget, found_losses
+from evoloss.errors import UserError
 from evoloss.lang.text import to_text
 from evoloss.lang.weights import constant_count, edge_count
 from evoloss.store import Store
@@ -114,14 +116,15 @@ def _read(cell: Cell, plan: Plan, task: Task, steps: int) -> _Search:
         if outcome is None:
             return _failed(cell, plan, candidates, store.seconds())
         best = found_losses(outcome, candidates, store.about["output"])[0]
-        records = {record["steps"]: record for record in store.evaluations()}
+        marks = {factor: mark(plan, task, cell.seed, factor * steps) for factor in plan.factors}
+        tested = {factor: marked(store, each) for factor, each in marks.items()}
         budget = Budget.of(candidates, store.seconds(), outcome)
     structure, edges = best.candidate.expression, best.candidate.phi is not None
     constants = constant_count(structure) if cell.settings.weights == "constants" else 0
     return _Search(
         method=cell.method,
         validation=task.metric.shown(best.error),
-        tests={factor: _mean(records[factor * steps]["rows"][0]) for factor in plan.factors},
+        tests={factor: _mean(cell, record) for factor, record in tested.items()},
         candidates=budget.candidates,
         seconds=sum(budget.seconds.values()),
         parameters=edge_count(structure) if edges else constants,
@@ -144,9 +147,12 @@ def _failed(
     )
 
 
-def _mean(row: dict[str, Any]) -> float:
-    scores = [math.nan if score is None else score for score in row["scores"]]
-    return fmean(scores)
+def _mean(cell: Cell, record: Record | None) -> float:
+    """Over the trainings of a meta-test; NaN if one of them failed."""
+    if record is None:
+        raise UserError(f"run '{cell.directory}' lacks a meta-test: run the comparison again")
+    scores = record["rows"][0]["scores"]
+    return fmean(math.nan if score is None else score for score in scores)
 
 
 def _order(scores: Sequence[float], higher: bool) -> float:
@@ -194,11 +200,3 @@ def _verdict(
     if all(shown.values()):
         return "better"
     return "better than untuned" if shown[USUAL] else "no difference"
-
-
-def spread(scores: Sequence[float]) -> str:
-    """mean ± standard deviation."""
-    if any(not math.isfinite(score) for score in scores):
-        return f"{sum(not math.isfinite(score) for score in scores)} of {len(scores)} failed"
-    deviation = f" ± {stdev(scores):.2g}" if len(scores) > 1 else ""
-    return f"{fmean(scores):.4g}{deviation}"

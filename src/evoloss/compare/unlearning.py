@@ -160,7 +160,8 @@ def _conclude(
     hand_written.keep(plan, problem, seed, kept)
     for cell in missing:
         with Store.open(cell.directory, write=True) as store:
-            store.add_evaluation(_of_one(found, cell.proposer, kept))
+            own = _of_one(found, cell.proposer, kept)
+            store.add_evaluation({**own, "comparison": _mark(cell, plan.eval_seeds)})
 
 
 def _found(cell: Cell) -> Contender:
@@ -176,14 +177,15 @@ def _finished(cell: Cell) -> bool:
 
 
 def evaluation(cell: Cell, seeds: int) -> Record | None:
-    """The record of a run's evaluation with so many adapters, if there is one."""
+    """The record of the comparison's own evaluation of a run with so many adapters, if any."""
     with Store.open(cell.directory, write=False) as store:
-        for each in store.evaluations():
-            rows = {row["label"]: row for row in each.get("rows", ())}
-            found = rows.get("found")
-            if each.get("kind") == KIND and found and len(found["values"]) == seeds:
-                return each
-    return None
+        records, own = store.evaluations(), _mark(cell, seeds)
+    return next((each for each in records if each.get("comparison") == own), None)
+
+
+def _mark(cell: Cell, seeds: int) -> Record:
+    """What such a record is known by: users keep evaluations of their own beside it."""
+    return {"seed": cell.seed, "adapters": seeds}
 
 
 def _of_one(found: Record, proposer: str, kept: Mapping[str, Record]) -> Record:

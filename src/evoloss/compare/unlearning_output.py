@@ -11,8 +11,8 @@ from statistics import fmean
 from rich.table import Table
 
 from evoloss.compare.output import as_line
-from evoloss.compare.summary import spread
 from evoloss.compare.unlearning_summary import METRICS, UnlearnRow, UnlearnSummary
+from evoloss.tables import spread
 from evoloss.unlearn_tables import COLUMNS
 from evoloss.wording import counted
 
@@ -60,8 +60,9 @@ def _metrics(summary: UnlearnSummary) -> list[str]:
 
 
 def _mean(values: tuple[float, ...] | None) -> str:
-    finite = [each for each in values or () if math.isfinite(each)]
-    return _number(fmean(finite) if finite else None)
+    """Nothing where one of them failed: those that are left would flatter it."""
+    able = values and all(map(math.isfinite, values))
+    return _number(fmean(values) if values and able else None)
 
 
 def _number(value: float | None) -> str:

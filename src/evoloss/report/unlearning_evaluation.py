@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import fmean
@@ -14,6 +15,8 @@ from evoloss import unlearn_tables
 from evoloss.report.palette import FOUND, MUTED, SERIES, USUAL
 from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import Run
+from evoloss.tables import spread
+from evoloss.unlearn_tables import scores
 from evoloss.wording import counted
 
 if TYPE_CHECKING:
@@ -39,8 +42,8 @@ def picture(run: Run | None) -> Picture:
     caption = (
         f"{unlearn_tables.verdict(record).plain} Every loss is trained on the whole forget set, "
         f"{counted(seeds, 'new adapter')} each, and measured on the test part of the data: "
-        "points are adapters, the bar is their mean. Hand-written losses were tuned on the search "
-        "part first."
+        "points are adapters, the bar is their mean; a loss that failed on one of them has none. "
+        "Hand-written losses were tuned on the search part first."
     )
     rows: list[tuple[object, ...]] = [
         (row["label"], seed, name, value)
@@ -56,7 +59,7 @@ def picture(run: Run | None) -> Picture:
     objective = record["objective"].replace("_", " ")
     panels = [
         Panel(objective.capitalize(),
-              partial(_draw, record, record["objective"], objective), height=_height(record)),
+              partial(_draw, record, objective), height=_height(record)),
     ]  # fmt: skip
     if _has(record, "utility_kept"):
         panels.append(Panel("Forgotten and kept", partial(_draw_both, record), 2, _height(record)))
@@ -70,26 +73,25 @@ def _height(record: Mapping[str, Any]) -> float:
 
 
 def _has(record: Mapping[str, Any], name: str) -> bool:
-    return any(_values(row, name) for row in record["rows"])
+    return any(map(math.isfinite, (each for row in record["rows"] for each in scores(row, name))))
 
 
-def _values(row: Mapping[str, Any], name: str) -> list[float]:
-    return [each[name] for each in row["values"] if each is not None and name in each]
+def _mean(values: Sequence[float]) -> float:
+    """The length of a bar: none if a training failed."""
+    return fmean(values) if all(map(math.isfinite, values)) else 0.0
 
 
 def _colours(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [FOUND if row["label"] == "found" else USUAL for row in rows]
 
 
-def _draw(record: Mapping[str, Any], name: str, label: str, axes: Axes) -> None:
+def _draw(record: Mapping[str, Any], label: str, axes: Axes) -> None:
     rows = record["rows"]
     for place, (row, colour) in enumerate(zip(rows, _colours(rows), strict=True)):
-        if values := _values(row, name):
-            axes.barh(place, fmean(values), 0.62, color=colour, alpha=0.45)
-            axes.plot(values, [place] * len(values), "o", color=colour, markersize=4.5)
-        else:
-            axes.annotate("failed", (0.0, place), (4, 0), textcoords="offset points", va="center")
-    _by_row(rows, axes)
+        values = scores(row, record["objective"])
+        axes.barh(place, _mean(values), 0.62, color=colour, alpha=0.45)
+        axes.plot(values, [place] * len(values), "o", color=colour, markersize=4.5)
+    _by_row(record, axes)
     axes.set_xlabel(label)
 
 
@@ -97,15 +99,22 @@ def _draw_both(record: Mapping[str, Any], axes: Axes) -> None:
     rows = record["rows"]
     looks = (("forgetting", FOUND, "forgotten"), ("utility_kept", SERIES[1], "kept"))
     for side, (name, colour, label) in zip((-1, 1), looks, strict=True):
-        means = [fmean(_values(row, name) or [0.0]) for row in rows]
+        means = [_mean(scores(row, name)) for row in rows]
         axes.barh(np.arange(len(rows)) + 0.19 * side, means, 0.36, color=colour, label=label)
-    _by_row(rows, axes)
+    _by_row(record, axes)
     axes.axvline(0.95, color=MUTED, linewidth=1, linestyle=(0, (1, 1.5)))
     axes.set_xlim(0.0, 1.05)
     axes.set_xlabel("share of the original model’s (dotted: 95 %)")
 
 
-def _by_row(rows: Sequence[Mapping[str, Any]], axes: Axes) -> None:
+def _by_row(record: Mapping[str, Any], axes: Axes) -> None:
+    """Names the rows, and says of those without a bar on how many adapters they failed."""
+    rows = record["rows"]
+    for place, row in enumerate(rows):
+        values = scores(row, record["objective"])
+        if not all(map(math.isfinite, values)):
+            where = (0.0, place), (4, 0)
+            axes.annotate(spread(values), *where, textcoords="offset points", va="center")
     axes.set_yticks(np.arange(len(rows)), [row["label"] for row in rows])
     axes.invert_yaxis()
     axes.grid(False, axis="y")
@@ -118,7 +127,10 @@ def _table(record: Mapping[str, Any]) -> str:
     for line in lines:
         row = labels.get(line[0], {})
         text += _line("td", [*line, _shown(row.get("epochs")), _shown(row.get("lr"))])
-    return f'<div class="scroll"><table>{text}</table></div>{_formulas(record)}'
+    why = "".join(
+        f'<div class="facts">{html.escape(line)}</div>' for line in unlearn_tables.failures(record)
+    )
+    return f'<div class="scroll"><table>{text}</table></div>{why}{_formulas(record)}'
 
 
 def _formulas(record: Mapping[str, Any]) -> str:
