@@ -218,16 +218,20 @@ def test_every_form_of_export(evo, run, what):
 
 def test_resume_finishes_what_was_broken_off(evo, files, tmp_path, monkeypatch):
     monkeypatch.setattr(finish, "conclude", interrupted)
-    stopped = evo("unlearn", "search", *given(files), *SMALL, "--out", "run")
+    told = (*SMALL, "--against", "npo,wga", "--eval-seeds", 2, "--out", "run")
+    stopped = evo("unlearn", "search", *given(files), *told)
     assert stopped.status == 130
     assert "evoloss show run" in stopped.err
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    done = evo("resume", "run", "--eval-seeds", 1, "--quiet")
+    refused(evo("resume", "run", "--eval-steps", 3), "which has no --eval-steps: leave it out")
+    done = evo("resume", "run", "--quiet")
     assert done.status == 0, done.err
     assert (tmp_path / "run" / "adapter" / "adapter_config.json").is_file()
-    for label in ("ga", "grad-diff", "npo", "sim-npo"):
-        assert label in done.out
+    with Store.open(Path("run"), write=False) as store:
+        [record] = store.evaluations()
+    assert [row["label"] for row in record["rows"]] == ["found", "npo", "wga"]
+    assert {len(row["values"]) for row in record["rows"]} == {2}
 
 
 def interrupted(*_):
@@ -250,6 +254,8 @@ def test_a_language_model_is_asked(evo, files):
             "--llm-url", server.url, "--llm-model", "tiny", "--out", "run",
         )  # fmt: skip
     assert done.status == 0, done.err
+    for told in (done, evo("show", "run")):
+        assert "The language model wrote 4 of 4 losses" in told.out
     with Store.open(Path("run"), write=False) as store:
         assert {each.operator for each in store.candidates()} == {"llm"}
         assert store.records()

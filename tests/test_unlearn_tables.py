@@ -122,3 +122,17 @@ def test_nothing_is_cut_in_a_terminal() -> None:
         cells = next(each for each in unlearn_tables.cells(some) if each[0] == label)
         assert line(shown, label).split() == " ".join(cells).split()
     assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("method", "operators", "said"),
+    [
+        ("gp", {"varied": 4}, []),
+        ("llm", {"known loss": 3, "mutation": 1}, ["wrote 0 of 4 losses"]),
+        ("mixture", {"llm": 2, "llm refinement": 1, "llm varied": 1, "gp crossover": 1},
+         ["wrote 3 of 5 losses"]),
+    ],
+)  # fmt: skip
+def test_how_much_the_language_model_wrote_is_said(method, operators, said):
+    lines = unlearn_tables.authors(method, operators)
+    assert all(want in line.plain for want, line in zip(said, lines, strict=True))

@@ -238,7 +238,7 @@ def description(overview: Overview) -> dict[str, Any]:
         "settings": store.settings,
         "best": None if found.best is None else _plain(found.best),
         "front": [_plain(each) for each in found.front],
-        **_trade_off(overview),
+        **_of_unlearning(overview),
         "fates": dict(Counter(each.fate.value for each in overview.summaries)),
         "candidates": budget.candidates,
         "evaluated": budget.evaluated,
@@ -249,12 +249,15 @@ def description(overview: Overview) -> dict[str, Any]:
     }
 
 
-def _trade_off(overview: Overview) -> dict[str, Any]:
-    """The front of an unlearning run in what its users weigh against each other."""
+def _of_unlearning(overview: Overview) -> dict[str, Any]:
+    """The front of such a run in what its users weigh up, and how its losses were made."""
     store = overview.store
     if store.about.get("kind") != "unlearning":
         return {}
-    return {"trade_off": trade_off.rows(overview.history, store.settings["epochs"])}
+    return {
+        "trade_off": trade_off.rows(overview.history, store.settings["epochs"]),
+        "operators": dict(Counter(each.operator for each in overview.history)),
+    }
 
 
 def _plain(loss: FoundLoss) -> dict[str, Any]:

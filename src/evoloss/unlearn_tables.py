@@ -26,6 +26,8 @@ COLUMNS = {
 }
 """Shown of all metrics, where there are values; `evoloss show --json` has the others."""
 _SHOWN = 7
+_WRITTEN = ("llm", "llm refinement")
+"""The operators of losses that a language model wrote."""
 _DIGITS = 3
 _STYLES = {Verdict.BETTER: "green", Verdict.WORSE: "red"}
 
@@ -38,6 +40,19 @@ def front(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
         table.add_row(str(each["id"]), *shares, str(each["epochs"]), formula(each["formula"]))
     title = "Pareto front of forgetting, utility and epochs: single adapters of the search"
     return titled(title, table)
+
+
+def authors(method: str, operators: Mapping[str, int]) -> list[Text]:
+    """A line on how much a language model had to do with a search that was to ask one.
+
+    operators: how many losses were made in which way. An endpoint that is down stops no search.
+    """
+    if method not in ("llm", "mixture"):
+        return []
+    written = sum(count for way, count in operators.items() if way in _WRITTEN)
+    every = counted(sum(operators.values()), "loss", "losses")
+    text = f"The language model wrote {written} of {every}; the others were made without it."
+    return [Text(text, "" if written else "yellow")]
 
 
 def evaluation(record: Mapping[str, Any]) -> RenderableType:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from evoloss.discovery.result import FoundLoss
 from evoloss.errors import UserError
 from evoloss.lang import zoo
 from evoloss.lang.expr import inputs_of
+from evoloss.store import Store
 from evoloss.unlearn import bench as benches
 from evoloss.unlearn import language
 from evoloss.unlearn.arena import Unlearning
@@ -22,7 +24,7 @@ from evoloss.unlearn.evaluate import evaluate
 from evoloss.unlearn.finish import conclude, found_contender
 from evoloss.unlearn.log_probs import mean_log_probs
 from evoloss.unlearn.problem import Problem, load_problem
-from evoloss.unlearn.search import search
+from evoloss.unlearn.search import reopened, search
 from evoloss.unlearn.settings import unlearn_settings
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -152,9 +154,39 @@ def test_constants_are_tuned_by_rows_that_a_search_may_look_at(problem):
     assert bench.validation.retain is bench.searching.sets.retain
 
 
+@pytest.mark.parametrize("changed", ["forget", "retain", "the model", "the retain model"])
+def test_a_run_goes_on_with_what_it_began_with_alone(problem, unlearning_folder, tmp_path, changed):
+    folder = tmp_path / "own"
+    shutil.copytree(unlearning_folder, folder)
+    files = {name: str(folder / f"{name}.jsonl") for name in ("forget", "retain")}
+    own = load_problem(str(folder / "model"), retain_model=str(folder / "twin"), **files)
+    run = tmp_path / "run"
+    search(own, out=run, **{**SETTINGS, "finalists": 0})
+    with Store.open(run, write=False) as store:
+        reopened(store)
+        if changed.startswith("the"):
+            other = {"the model": "twin", "the retain model": "model"}[changed]
+            mine = {"the model": "model", "the retain model": "twin"}[changed]
+            shutil.copytree(unlearning_folder / other, folder / mine, dirs_exist_ok=True)
+        else:
+            lines = Path(files[changed]).read_text().splitlines()
+            Path(files[changed]).write_text("\n".join(lines[:-1]))
+        with pytest.raises(UserError, match=f"{changed}.* had other content: put that back"):
+            reopened(store)
+
+
+def test_the_same_weights_elsewhere_are_the_same(problem, unlearning_folder, tmp_path):
+    shutil.copytree(unlearning_folder / "model", tmp_path / "moved")
+    moved = replace(problem, model=str(tmp_path / "moved"))
+    assert bench_of(moved).digests == bench_of(problem).digests
+    assert bench_of(moved, precision="bf16").digests != bench_of(problem).digests
+
+
 def test_few_rows_to_keep_are_not_divided_again(problem):
-    kept = problem.data.retain
-    bench = bench_of(with_data(problem, retain=replace(kept, rows=kept.rows[:4])))
+    kept, said = problem.data.retain, []
+    few = with_data(problem, retain=replace(kept, rows=kept.rows[:4]))
+    bench = Bench(few, unlearn_settings(**SETTINGS), said.append)
+    assert any("measured on those that are trained on" in line for line in said)
     rows = encoded(bench, bench.divided.search.retain)
     assert trained(bench, bench.searching.sets.retain) == rows
     assert {each.ids for each in bench.searching.prepared.sets["retain"].answers} == rows

@@ -125,6 +125,9 @@ def show(run: options.Run, as_json: options.AsJson = False) -> None:
     console.print(tables.found_loss(found.best, measure))
     if description["kind"] == unlearn.KIND:
         console.print(unlearn_tables.front(description["trade_off"]))
+        ways = description["operators"]
+        for line in unlearn_tables.authors(description["settings"]["method"], ways):
+            console.print(line)
     else:
         console.print(tables.front(found.front, measure))
     console.print(tables.candidates(best, measure))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,9 @@ def conclude(
     measure = tables.Measure(bench.settings.objective, True)
     console.print(tables.found_loss(result.best, measure))
     console.print(unlearn_tables.front(trade_off.rows(result.history, bench.settings.epochs)))
+    ways = Counter(each.operator for each in result.history)
+    for line in unlearn_tables.authors(bench.settings.method, ways):
+        console.print(line)
     count = len(result.history) + bench.settings.final_trainings
     compare(console, bench, result.best, against, tune or count, seeds, result.run, hired)
     console.print(tables.budget(result.budget))

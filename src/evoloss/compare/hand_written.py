@@ -19,6 +19,7 @@ from evoloss.compare.unlearning_plan import UnlearnPlan, comparable
 from evoloss.discovery.randomness import Purpose
 from evoloss.errors import NoWorkers, UserError
 from evoloss.execution.executor import Executor
+from evoloss.unlearn import identity
 from evoloss.unlearn.contenders import Contender, contender, trials, tuned
 from evoloss.unlearn.problem import Problem
 
@@ -97,6 +98,7 @@ def _circumstances(plan: UnlearnPlan, problem: Problem, seed: int) -> Record:
     plain = {
         "task": problem.data.name,
         "source": problem.source,
+        "digests": identity.of_data(problem.data),
         "settings": own,
         "trainings": plan.trainings(settings),
         "eval_seeds": plan.eval_seeds,

@@ -20,6 +20,7 @@ from evoloss.execution.staff import Staff
 from evoloss.runs import losses
 from evoloss.store import Store
 from evoloss.store.database import FILE
+from evoloss.unlearn import identity
 from evoloss.unlearn import search as searching
 from evoloss.unlearn.contenders import Contender, names
 from evoloss.unlearn.evaluate import evaluate, record
@@ -128,6 +129,8 @@ def _check(store: Store, cell: Cell, problem: Problem) -> None:
             f"run '{cell.directory}' has another model, data, budget or settings: "
             "choose another --out"
         )
+    before = store.about.get("digests", {})
+    identity.check(str(cell.directory), before, identity.of_data(problem.data))
 
 
 def _conclude(

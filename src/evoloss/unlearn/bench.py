@@ -25,6 +25,7 @@ import torch
 from evoloss.discovery.randomness import Purpose, stream, torch_seed
 from evoloss.engine.memory import in_parts
 from evoloss.errors import UserError
+from evoloss.unlearn import identity
 from evoloss.unlearn.data.divide import Divided, divide, divide_set, evenly
 from evoloss.unlearn.data.example import DataSet, Example, UnlearningData
 from evoloss.unlearn.language import Language, load_language
@@ -101,6 +102,21 @@ class Bench:
             say(f"note: {note}")
         self.divided: Divided = divide(problem.data, settings.seed, settings.test_share)
         self._phases: dict[str, Phase] = {}
+        kept = self.divided.search.retain
+        if kept is not None and self.has_retain and self._divided_kept is None:
+            say(
+                f"note: {counted(len(kept), 'row')} of '{kept.name}' for the search, less than "
+                f"{LEAST_TO_DIVIDE}: what is kept is measured on those that are trained on"
+            )
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Of the data and the models."""
+        found = identity.of_data(self.problem.data)
+        found["the model"] = identity.of_model(self.language.model)
+        if self._retain_model is not None:
+            found["the retain model"] = identity.of_model(self._retain_model.model)
+        return found
 
     @property
     def has_retain(self) -> bool:

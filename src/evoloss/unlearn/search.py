@@ -16,6 +16,7 @@ from evoloss.execution.crew import Limits
 from evoloss.execution.staff import Staff
 from evoloss.lang.text import to_text
 from evoloss.store import Store
+from evoloss.unlearn import identity
 from evoloss.unlearn.arena import Unlearning
 from evoloss.unlearn.bench import Bench, Say, Sharing
 from evoloss.unlearn.methods import Makers
@@ -77,6 +78,7 @@ def search(
             "sharing": asdict(bench.sharing),
             "endpoint": None if endpoint is None else asdict(endpoint),
             "report": dict(report or {}),
+            "digests": bench.digests,
         }
         store = Store.create(
             Path(out), task=problem.source, settings=bench.settings.to_json(), about=about
@@ -145,6 +147,7 @@ def reopened(
     check_workers(problem, staff)
     settings = raised(UnlearnSettings.from_json(store.settings), budgets)
     bench = Bench(problem, settings, say, device(staff))
+    identity.check(str(store.directory), store.about.get("digests", {}), bench.digests)
     if budgets:
         store.extend(settings.to_json())
     bench.sharing = Sharing(**store.about["sharing"])

@@ -73,9 +73,13 @@ class Encoder:
     note: which template is used.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raises: UserError if the tokenizer has no end token or a template that fails."""
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, most: int | None = None) -> None:
+        """most: tokens that the model takes, if that is known.
+
+        Raises: UserError if the tokenizer has no end token or a template that fails.
+        """
         self._tokenizer = tokenizer
+        self._most = most
         self._chat = bool(tokenizer.chat_template)
         self.begin = self._beginning()
         self.end = self._ending()
@@ -132,11 +136,17 @@ class Encoder:
             else:
                 long[example.row] = len(row.ids)
         if long:
+            at_most = self._most is not None and context >= self._most
+            way_out = (
+                "shorten or drop them, for the model takes no more"
+                if at_most
+                else "shorten or drop them, or choose a longer context"
+            )
             raise UserError(
                 f"'{data.name}': {len(long)} of {counted(len(data), 'prompt')} with the answer "
                 f"{'does' if len(long) == 1 else 'do'} not fit into {context} tokens "
                 f"({some_rows(list(long))}; the longest has "
-                f"{max(long.values())}): shorten or drop them, or choose a longer context"
+                f"{max(long.values())}): {way_out}"
             )
         texts = counted(len(cut), "text")
         note = f"'{data.name}': cut {texts} into pieces of at most {context} tokens"
