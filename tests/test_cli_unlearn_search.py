@@ -457,7 +457,11 @@ def test_answers_longer_than_the_context(evo, files, tmp_path):
     rows = [*pairs("one", 8), {"question": "Why ?", "answer": "so " * 200}]
     long = written(tmp_path / "long.jsonl", rows)
     done = evo("unlearn", "search", *given(files, retain=long), *SMALL, "--out", "run")
-    refused(done, r"1 of 9 prompts with the answer does not fit into 128 tokens \(row 9;")
+    refused(
+        done,
+        r"1 of 9 prompts with the answer does not fit into 128 tokens \(row 9;",
+        "takes no more",
+    )
     assert not (tmp_path / "run").exists()  # whichever part the row is in
     done = evo("unlearn", "search", *given(files), *SMALL, "--context", 12, "--out", "run")
     refused(done, "do not fit into 12 tokens", "longer context")

@@ -29,4 +29,6 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     choices = list(known)
     near = difflib.get_close_matches(name, choices, 1)
     hint = f"did you mean '{near[0]}'?" if near else f"choose {' or '.join(choices)}"
-    return UserError(f"unknown {what} '{name}': {hint}")
+    quoted = len(name) > 1 and name[0] == name[-1] == "'"  # who wrote them needs no second pair
+    shown = name if quoted else f"'{name}'"
+    return UserError(f"unknown {what} {shown}: {hint}")

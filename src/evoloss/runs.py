@@ -74,6 +74,11 @@ def subject(text: str) -> Subject:
         return _of_run(Path(text))
     if id.isdecimal() and os.path.isdir(directory):
         return _of_run(Path(directory), int(id))
+    if os.path.isdir(directory):
+        raise UserError(
+            f"'{id}' is no candidate id of '{directory}': give a number, as in {directory}:0, or "
+            f"'{directory}' for its best loss"
+        )
     if text in zoo.ZOO:
         kind = "unlearning" if zoo.ZOO[text].kind == "unlearning" else "supervised"
         return Subject(text, zoo.loss(text), kind=kind)

@@ -357,6 +357,21 @@ def test_no_database_at_all(tmp_path: Path) -> None:
         new_run(tmp_path)
 
 
+def test_a_damaged_page_is_told_in_a_line(tmp_path: Path) -> None:
+    with new_run(tmp_path) as store:
+        store.commit(0, generation(0), {})
+    file = tmp_path / "run.db"
+    whole = bytearray(file.read_bytes())
+    size = int.from_bytes(whole[16:18], "big")
+    for page in range(1, len(whole) // size):
+        spoilt = whole.copy()
+        spoilt[page * size : page * size + 8] = b"\xff" * 8
+        file.write_bytes(spoilt)
+        with pytest.raises(UserError, match=r"damaged .*: restore it from a copy") as refused:
+            Store.open(tmp_path, write=False).history()
+        assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("kept", [60, 5000, 0.5, 0.97])
 def test_a_truncated_file(tmp_path: Path, kept: float) -> None:
     with new_run(tmp_path) as store:

@@ -1,5 +1,9 @@
 """Models that are read, converted, taught and kept, by several processes and of damaged files."""
 
+import json
+from types import SimpleNamespace
+from unittest.mock import Mock
+
 import pytest
 import torch
 
@@ -11,6 +15,8 @@ from evoloss.unlearn.log_probs import token_log_probs
 from evoloss.unlearn.tokens import padded
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+huggingface_hub = pytest.importorskip("huggingface_hub", reason="it comes with transformers")
+errors = huggingface_hub.errors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,6 +55,106 @@ def test_files_of_another_form_are_refused_in_a_line(tmp_path, file, text):
     with pytest.raises(UserError, match=r"cannot load the model '.*model': .*\S") as refused:
         load_language(str(folder), "cpu")
     assert "\n" not in str(refused.value)
+
+
+def rewritten(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def halved(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "its folder has no config.json: give"),
+        (lambda folder: rewritten(folder, vocab_size=999), "have other sizes than its config.json"),
+        (lambda folder: halved(folder / "model.safetensors"), "damaged or cut short: fetch"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "it has no weights: add its"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "incomplete: add its tokenizer.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), ": see to its files, or"),
+    ],
+)
+def test_what_is_wrong_with_a_model_and_what_to_do(tmp_path, spoil, text):
+    folder = tmp_path / "model"
+    fictional.saved(folder, steps=1)
+    spoil(folder)
+    with pytest.raises(UserError, match=f"cannot load the model '.*model'.*{text}") as refused:
+        load_language(str(folder), "cpu")
+    assert "\n" not in str(refused.value)
+
+
+# Models of the hub
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """What the hub answers: nothing, or an error. It counts how often it is asked."""
+    asked = []
+
+    def answer(url, **_):
+        asked.append(url)
+        if hub.error is not None:
+            raise hub.error
+
+    hub = SimpleNamespace(error=None, asked=asked)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", answer)
+    return hub
+
+
+def of_hub(kind):
+    return kind("no", response=Mock(headers={}))
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConnectionError("no"), "the hub cannot be reached"),
+        (errors.OfflineModeIsEnabled("no"), "HF_HUB_OFFLINE forbids"),
+        (of_hub(errors.RepositoryNotFoundError), "the hub has none of that name"),
+        (of_hub(errors.RemoteEntryNotFoundError), "has no config.json"),
+    ],
+)
+def test_a_model_that_the_hub_does_not_give_is_asked_for_once(hub, error, text, capfd):
+    hub.error = error
+    with pytest.raises(UserError, match=rf"no model 'nomodel': .*no such folder.*{text}.*: give a"):
+        load_language("nomodel", "cpu")
+    assert len(hub.asked) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_names_that_are_no_models(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "forget.jsonl").write_text("{}")
+    hub.error = ConnectionError("no")
+    for name, text in (
+        ("", "the model '' has no name: give a folder"),
+        ("a b", "no model 'a b': there is no such folder, and the hub has no such names: give"),
+        ("forget.jsonl", "no model 'forget.jsonl': it is a file, no folder, and"),
+        (str(tmp_path / "nowhere"), "no model folder '.*nowhere': give a folder"),
+    ):
+        with pytest.raises(UserError, match=text):
+            load_language(name, "cpu")
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_model_of_the_hub_comes_from_what_was_fetched_if_need_be(hub, monkeypatch, reached):
+    hub.error = None if reached else ConnectionError("no")
+    told = []
+
+    def made(make):
+        return lambda name, **options: (told.append((name, options["local_files_only"])), make())[1]
+
+    for name, make in (
+        ("AutoTokenizer", fictional.tokenizer),
+        ("AutoModelForCausalLM", lambda: fictional.model(steps=1)),
+    ):
+        monkeypatch.setattr(getattr(transformers, name), "from_pretrained", made(make))
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: "config.json")
+    load_language("some/model", "cpu")
+    assert told == [("some/model", not reached)] * 2
 
 
 # Models that are made

@@ -105,6 +105,14 @@ def states(model, ids, start, layer):
     return found
 
 
+def test_constants_that_a_model_does_not_allow_for_are_told_as_they_are_used():
+    model = small_model(layers=3)
+    constants = {"layer": 7.0, "coefficient": 2.0}
+    assert RIVALS["RMU"].fitting(constants, model) == {"layer": 2.0, "coefficient": 2.0}
+    assert RIVALS["RMU"].fitting({"layer": 1.0}, model) == {"layer": 1.0}
+    assert RIVALS["UNDIAL"].fitting({"beta": 3.0}, model) == {"beta": 3.0}
+
+
 def idk_dpo(model, frozen, constants, forget, retain, phrases, u):
     total = 0.0
     for example, phrase in zip(forget, phrases, strict=True):

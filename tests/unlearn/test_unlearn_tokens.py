@@ -156,6 +156,9 @@ def test_an_answer_longer_than_the_context_is_refused_with_its_row():
     with pytest.raises(UserError, match=r"'f.jsonl': 1 of 2 .* into \d+ tokens \(row 8; the long"):
         encoder.encode_set(data, length)
     assert encoder.encode_set(DataSet("f", (ASKED,)), length).rows[0].example == 0
+    for most, way_out in ((length + 1, "choose a longer context"), (length, "takes no more")):
+        with pytest.raises(UserError, match=way_out):
+            Encoder(tokenizer(), most).encode_set(data, length)
 
 
 @pytest.mark.parametrize("bos", [False, True])

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from evoloss.cli import evidence, lists, losses, searching, unlearn
-from evoloss.cli.shared import with_address
+from evoloss.cli.shared import printable, with_address
 from evoloss.errors import UserError
 
 app = typer.Typer(
@@ -28,5 +28,5 @@ def main() -> None:
     try:
         app(with_address(sys.argv[1:]))
     except UserError as error:
-        typer.echo(f"evoloss: error: {error}", err=True)
+        typer.echo(f"evoloss: error: {printable(str(error))}", err=True)
         sys.exit(2)

@@ -121,6 +121,11 @@ def transfer(
     chosen = runs.subject(str(run))
     if chosen.run is None:
         raise UserError(f"'{run}' is not a run directory: transfer takes a run")
+    if chosen.kind == "unlearning":
+        raise UserError(
+            f"the loss of '{run}' is one of unlearning, which no task can use: `evoloss evaluate "
+            f"{run} --against npo` compares it with others"
+        )
     loaded: Task = load_task(task, **given(network=network, data_dir=data_dir))
     if chosen.output != loaded.output:
         raise UserError(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evoloss.cli import options, unlearn, unlearn_runs
 from evoloss.cli.options import DEFAULT_AGAINST
-from evoloss.cli.shared import given, new_console, say, write_json
+from evoloss.cli.shared import check_kind, given, new_console, say, write_json
 from evoloss.cli.telling import compare, introduce
 from evoloss.errors import UserError
+
+if TYPE_CHECKING:
+    from evoloss.runs import Subject
 
 app = typer.Typer()
 
@@ -42,13 +45,15 @@ def evaluate(
     from evoloss import runs
 
     chosen = runs.subject(subject)
-    if chosen.kind == "unlearning":
-        unlearn_runs.evaluate(chosen, against, tune, seeds)
-        return
     data = given(
         network=network, data_dir=data_dir, target=target, kind=kind,
         drop_missing=drop_missing or None,
     )  # fmt: skip
+    if chosen.kind == "unlearning":
+        _check_known(chosen)
+        check_kind(chosen.run, task=task, steps=steps, device=device, **data)
+        unlearn_runs.evaluate(chosen, against, tune, seeds)
+        return
     if task is not None:
         data["spec"] = task
     elif chosen.source is not None:
@@ -61,6 +66,18 @@ def evaluate(
     console = new_console()
     introduce(console, loaded, chosen.run)
     compare(console, loaded, chosen, seeds, steps, device or "cpu")
+
+
+def _check_known(chosen: Subject) -> None:
+    """Raises: UserError for an unlearning loss that is neither a run's nor a known one."""
+    from evoloss.lang.zoo import ZOO
+
+    if chosen.run is None and chosen.label not in ZOO:
+        raise UserError(
+            "the expression is an unlearning loss, and evaluated are only those of a run and, "
+            "beside them, known ones: `evoloss evaluate RUN --against npo` (`evoloss zoo` lists "
+            "them); `evoloss export` writes yours as code"
+        )
 
 
 @app.command()
@@ -86,6 +103,7 @@ def export(
 
     chosen = runs.subject(subject)
     if chosen.kind == "unlearning":
+        check_kind(chosen.run, transform=transform)
         text = export_batch(chosen.expression, runs.signature(chosen.expression), format)
     else:
         text = export_loss(chosen.expression, runs.transform(transform, chosen), format)

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evoloss.cli import options, unlearn, unlearn_runs
-from evoloss.cli.shared import check_device, endless, given, new_console, staff, stoppable, watched
+from evoloss.cli.shared import (
+    check_device,
+    check_kind,
+    endless,
+    given,
+    new_console,
+    staff,
+    stoppable,
+    watched,
+)
 from evoloss.cli.telling import conclude, introduce
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
 from evoloss.discovery.presets import METHODS
@@ -179,11 +188,7 @@ def resume(
     report = {"seeds": 5, "steps": None, **about.get("report", {})}
     report |= given(seeds=eval_seeds, steps=eval_steps)
     if about.get("kind") == unlearn.KIND:
-        for name, value in (("device", device), ("eval-steps", eval_steps)):
-            if value is not None:
-                raise UserError(
-                    f"run '{run}' is one of unlearning, which has no --{name}: leave it out"
-                )
+        check_kind(run, device=device, eval_steps=eval_steps)
         unlearn_runs.resume(run, budgets, eval_seeds, track, quiet, hired)
         return
     if source is None:

@@ -21,12 +21,25 @@ if TYPE_CHECKING:
     from evoloss.discovery.result import Result
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and the line's end
 _ADDRESS = re.compile(r"(ray://)?[\w.\-\[\]:]+:\d+")
 
 
 def given(**options: Any) -> dict[str, Any]:
     """The options that were given, so that the others keep the defaults of what takes them."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def check_kind(run: Path | None, **options: Any) -> None:
+    """Raises: UserError for an option that unlearning has no use for, rather than ignoring it.
+
+    run: None for an expression. options: by name; None and False stand for ones not given.
+    """
+    for name, value in options.items():
+        if value is not None and value is not False:
+            what = "the loss" if run is None else f"run '{run}'"
+            option = name.replace("_", "-")
+            raise UserError(f"{what} is one of unlearning, which has no --{option}: leave it out")
 
 
 def check_device(name: str) -> None:
@@ -46,8 +59,16 @@ def endless(budgets: Mapping[str, float]) -> dict[str, int]:
 
 
 def say(console: Console, text: str) -> None:
-    """Prints a text as it is: nothing in it is markup, and only the terminal breaks its lines."""
-    console.print(text, markup=False, soft_wrap=True)
+    """Prints a text as it is: nothing in it is markup, and only the terminal breaks its lines.
+
+    Control characters are shown, not sent: a server's reply may hold what rules a terminal.
+    """
+    console.print(printable(text), markup=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """The text with its control characters written out, as in \\x1b."""
+    return _CONTROL.sub(lambda each: each[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def say_ending(console: Console, result: Result) -> None:
@@ -140,9 +161,9 @@ def comparing(directory: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(
-            f"stopped; what is finished is in {directory}: run the same command again", err=True
-        )
+        begun = directory.is_dir() and any(directory.iterdir())
+        done = f"what is finished is in {directory}" if begun else "nothing is finished yet"
+        typer.echo(f"stopped; {done}: run the same command again", err=True)
         raise typer.Exit(130) from None
 
 

@@ -49,6 +49,8 @@ def _text(file: str) -> str:
     from evoloss.lang.reader import MAX_REPLY
 
     enough = 4 * MAX_REPLY + 4  # bytes of as many characters and one more, which is refused
+    if file == "-" and sys.stdin is None:  # as Python has it where a process is given none
+        raise UserError("standard input is closed: give a FILE, or send the reply to it")
     try:
         with sys.stdin.buffer if file == "-" else Path(file).open("rb") as stream:
             data = stream.read(enough)

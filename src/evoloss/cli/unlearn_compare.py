@@ -12,7 +12,7 @@ from evoloss.cli import options, unlearn_options
 from evoloss.cli.evidence import names
 from evoloss.cli.options import DEFAULT_AGAINST
 from evoloss.cli.shared import comparing, given, new_console, say, staff
-from evoloss.cli.unlearn_endpoint import endpoint_of
+from evoloss.cli.unlearn_endpoint import check_asked, endpoint_of
 from evoloss.cli.unlearn_telling import taught
 from evoloss.errors import UserError
 
@@ -105,6 +105,10 @@ def compare(
     )  # fmt: skip
     hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
     endpoint = endpoint_of(llm_url, llm_model, two_phase, max_total_tokens=llm_tokens)
+    check_asked(
+        bool({"llm", "mixture"} & set(plan.proposers)),
+        two_phase=two_phase, llm_url=llm_url, llm_model=llm_model, llm_tokens=llm_tokens,
+    )  # fmt: skip
     console = new_console()
     if demo:
         problem = taught(console, 0, data, data_dir, forget_rows, retain_rows)

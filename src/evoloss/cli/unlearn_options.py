@@ -4,8 +4,20 @@ from typing import Annotated
 
 import typer
 
+from evoloss.errors import UserError
+
+
+def _named(option: typer.CallbackParam, value: str | None) -> str | None:
+    """Raises: UserError for an empty name, which would stand for the folder one is in."""
+    if value == "":
+        raise UserError(
+            f"--{str(option.name).replace('_', '-')} '' names nothing: give a name, or leave it out"
+        )
+    return value
+
+
 DataFolder = Annotated[
-    str | None, typer.Option(help="The folder of its files.", show_default=False)
+    str | None, typer.Option(help="The folder of its files.", callback=_named, show_default=False)
 ]
 ForgetRows = Annotated[
     int | None, typer.Option(help="Only so many rows, evenly spaced.", show_default="all")
@@ -17,16 +29,25 @@ EvalSeeds = Annotated[
     int, typer.Option(help="Adapters of each loss in the final comparison.", min=1)
 ]
 Forget = Annotated[
-    str | None, typer.Option(help="What is to be forgotten, JSONL.", show_default=False)
+    str | None,
+    typer.Option(help="What is to be forgotten, JSONL.", callback=_named, show_default=False),
 ]
-Retain = Annotated[str | None, typer.Option(help="What is to be kept, JSONL.", show_default=False)]
+Retain = Annotated[
+    str | None, typer.Option(help="What is to be kept, JSONL.", callback=_named, show_default=False)
+]
 Holdout = Annotated[
     str | None,
-    typer.Option(help="What the model never saw, for membership inference.", show_default=False),
+    typer.Option(
+        help="What the model never saw, for membership inference.",
+        callback=_named,
+        show_default=False,
+    ),
 ]
 RetainModel = Annotated[
     str | None,
-    typer.Option(help="A model that never saw what is to be forgotten.", show_default=False),
+    typer.Option(
+        help="A model that never saw what is to be forgotten.", callback=_named, show_default=False
+    ),
 ]
 Data = Annotated[
     str | None, typer.Option(help="A benchmark, such as tofu:forget05.", show_default=False)

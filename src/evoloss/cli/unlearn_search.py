@@ -11,7 +11,7 @@ import typer
 from evoloss.cli import options, unlearn_options
 from evoloss.cli.options import DEFAULT_AGAINST
 from evoloss.cli.shared import endless, given, new_console, say, staff, stoppable, watched
-from evoloss.cli.unlearn_endpoint import endpoint_of, limited
+from evoloss.cli.unlearn_endpoint import check_asked, endpoint_of, limited
 from evoloss.cli.unlearn_telling import conclude, hand_written, introduce, taught
 from evoloss.errors import UserError
 
@@ -145,13 +145,18 @@ def search(
     changes |= UnlearnSettings.parsed(others or ())
     unlearn_settings(**changes)  # refuses a wrong value before any data is read
     hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
+    asks = changes["method"] in ("llm", "mixture")
+    check_asked(
+        asks, two_phase=two_phase, llm_url=llm_url, llm_model=llm_model, llm_tokens=llm_tokens,
+        llm_input_price=llm_input_price, llm_output_price=llm_output_price,
+    )  # fmt: skip
     endpoint = endpoint_of(
         llm_url, llm_model, two_phase, max_total_tokens=llm_tokens,
         input_price=llm_input_price, output_price=llm_output_price,
     )  # fmt: skip
-    if endpoint is None and proposer in ("llm", "mixture"):
+    if endpoint is None and asks:
         raise UserError(
-            f"--proposer {proposer} needs --llm-url, such as http://localhost:8000/v1, "
+            f"--proposer {changes['method']} needs --llm-url, such as http://localhost:8000/v1, "
             "and --llm-model"
         )
     limited(endpoint, limits)  # refuses a cost without prices before any data is read

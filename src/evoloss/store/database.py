@@ -158,18 +158,19 @@ class Database:
 
     def _failure(self, cause: sqlite3.DatabaseError | str) -> UserError:
         """What to tell about an error of SQLite, by its primary result code."""
+        told = " ".join(str(cause).split())  # a finding of SQLite may have several lines
         code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return UserError(
-                f"'{self.file}' is damaged or not a run of evoloss ({cause}): "
+                f"'{self.file}' is damaged or not a run of evoloss ({told}): "
                 "restore it from a copy, or search anew with another --out"
             )
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             return UserError(
-                f"cannot save to '{self.file}' ({cause}); what was saved before is "
+                f"cannot save to '{self.file}' ({told}); what was saved before is "
                 f"safe: make room, then `evoloss resume {self.directory}`"
             )
-        return UserError(f"cannot use '{self.file}': {cause}")
+        return UserError(f"cannot use '{self.file}': {told}")
 
 
 def taken(directory: Path) -> UserError:

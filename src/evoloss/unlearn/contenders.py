@@ -109,7 +109,15 @@ def tuned(
             f"'{name}' broke down in all of {counted(budget, 'training')}: {_reason(done)}"
         )
     best = min(able, key=lambda at: (-(done[at].score or 0.0), at))
-    return group[best], steps
+    return _as_used(group[best], bench), steps
+
+
+def _as_used(found: Contender, bench: Bench) -> Contender:
+    """With the constants that the rival method takes for the model: those are to be listed."""
+    if not found.rival:
+        return found
+    fitting = RIVALS[found.rival].fitting
+    return replace(found, constants=fitting(found.constants, bench.language.model))
 
 
 def _reason(done: Sequence[Tried]) -> str:

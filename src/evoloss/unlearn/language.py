@@ -17,6 +17,7 @@ from torch import Tensor
 from evoloss.errors import UserError
 from evoloss.unlearn import kept
 from evoloss.unlearn.log_probs import Sequences, reference
+from evoloss.unlearn.model_source import first_line, folder_of, only_kept, unloadable
 from evoloss.unlearn.tokens import Encoder
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Language:
     @cached_property
     def encoder(self) -> Encoder:
         """From examples to tokens."""
-        return Encoder(self.tokenizer)
+        return Encoder(self.tokenizer, self.context)
 
     @property
     def device(self) -> torch.device:
@@ -86,27 +87,17 @@ def load_language(name: str, device: str | None = None, precision: str | None = 
         raise UserError("unlearning needs transformers: pip install 'evoloss[unlearn]'") from error
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     number = _NUMBERS[precision or ("bf16" if place.type == "cuda" else "float32")]
-    if name.endswith(".gguf"):
-        folder = _converted(Path(name))
-    elif Path(name).is_dir():
-        folder = Path(name)
-    elif name.startswith(("/", "./", "../", "~")) or name.count("/") > 1:
-        raise UserError(f"no model folder '{name}': give a folder, a .gguf file or a hub name")
-    else:
-        folder = None
+    folder = _converted(Path(name)) if name.endswith(".gguf") else folder_of(name)
     source = name if folder is None else str(folder)
+    kept_only = folder is None and only_kept(name)
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=number)
-    except (TypeError, AttributeError) as error:
-        # The library takes its files to be what they should be, and stumbles where they are not.
-        raise UserError(
-            f"cannot load the model '{name}': a file of it is of another form ({_reason(error)}): "
-            "see to its config.json and its tokenizer's files, or fetch them anew"
-        ) from error
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=kept_only)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=number, local_files_only=kept_only
+            )
     except Exception as error:  # each of the libraries that read has errors of its own
-        raise UserError(f"cannot load the model '{name}': {_reason(error)}") from error
+        raise unloadable(name, folder, error) from error
     torch.nn.Module.to(model, place).train(False)
     return Language(name, model, tokenizer, _key(model, folder, source))
 
@@ -145,29 +136,28 @@ def _read(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
                 str(file.parent), dtype=torch.float32, **given
             )
     except ImportError as error:
-        raise UserError(f"reading '{file}' needs a package: {_reason(error)}") from error
+        raise UserError(f"reading '{file}' needs a package: {first_line(error)}") from error
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot read the model '{file}': {_reason(error)}") from error
+        raise UserError(f"cannot read the model '{file}': {first_line(error)}") from error
     return model, tokenizer
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars and advice of the library, which are about other uses."""
+    """Without the progress bars and advice of the libraries, which are about other uses."""
+    from huggingface_hub.utils import logging as hub
     from transformers.utils import logging
 
-    level = logging.get_verbosity()
+    level, hub_level = logging.get_verbosity(), hub.get_verbosity()
     bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    hub.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         logging.set_verbosity(level)
+        hub.set_verbosity(hub_level)
         if bars:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 

@@ -8,7 +8,7 @@ prompt. Prompt and answer are joined as text before they become tokens, as a mod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -136,18 +136,7 @@ class Encoder:
             else:
                 long[example.row] = len(row.ids)
         if long:
-            at_most = self._most is not None and context >= self._most
-            way_out = (
-                "shorten or drop them, for the model takes no more"
-                if at_most
-                else "shorten or drop them, or choose a longer context"
-            )
-            raise UserError(
-                f"'{data.name}': {len(long)} of {counted(len(data), 'prompt')} with the answer "
-                f"{'does' if len(long) == 1 else 'do'} not fit into {context} tokens "
-                f"({some_rows(list(long))}; the longest has "
-                f"{max(long.values())}): {way_out}"
-            )
+            raise self._too_long(data, long, context)
         texts = counted(len(cut), "text")
         note = f"'{data.name}': cut {texts} into pieces of at most {context} tokens"
         return EncodedSet(tuple(rows), (f"{note} ({some_rows(cut)})",) if cut else ())
@@ -155,6 +144,19 @@ class Encoder:
     def text(self, ids: Ids) -> str:
         """Tokens as a text again, without special ones and space around it."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def _too_long(
+        self, data: DataSet[Example], lengths: Mapping[int, int], context: int
+    ) -> UserError:
+        """lengths: tokens of the rows that do not fit into the context, by the row's number."""
+        way_out = "shorten or drop them, or choose a longer context"
+        if self._most is not None and context >= self._most:
+            way_out = "the model takes no more: shorten or drop them"
+        return UserError(
+            f"'{data.name}': {len(lengths)} of {counted(len(data), 'prompt')} with the answer "
+            f"{'does' if len(lengths) == 1 else 'do'} not fit into {context} tokens "
+            f"({some_rows(list(lengths))}; the longest has {max(lengths.values())}): {way_out}"
+        )
 
     def _pieces(self, row: Encoded, context: int) -> list[Encoded]:
         body, room = row.ids[len(self.begin) :], context - len(self.begin)

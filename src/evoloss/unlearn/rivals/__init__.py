@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from evoloss.unlearn.rivals.idk_dpo import IdkDPO
 from evoloss.unlearn.rivals.rival import Constant, Context, Rival, Variant
-from evoloss.unlearn.rivals.rmu import RMU
+from evoloss.unlearn.rivals.rmu import RMU, fitting
 from evoloss.unlearn.rivals.undial import UNDIAL
 
 _ALPHA = Constant(1.0, (1.0, 2.0, 5.0))
@@ -33,6 +33,7 @@ RIVALS: Mapping[str, Rival] = {
                 "alpha": Constant(1.0, (1.0, 10.0, 100.0)),
             },
             RMU,
+            fitting=fitting,
         ),
         Rival(
             "UNDIAL",

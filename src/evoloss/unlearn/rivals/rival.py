@@ -49,6 +49,7 @@ class Rival:
 
     source: its paper. lr: the learning rate that the method is known to need, if there is one.
     build: makes the objective of variants that have all constants.
+    fitting: the constants as they are used with a model, where it does not allow for any.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Rival:
     constants: Mapping[str, Constant]
     build: Callable[[Sequence[Variant], Context], Objective]
     lr: float | None = None
+    fitting: Callable[[Variant, nn.Module], Variant] = lambda variant, model: variant
 
     def make(self, variants: Sequence[Variant], context: Context) -> Objective:
         """The objective of several settings side by side; what one leaves out is the default.

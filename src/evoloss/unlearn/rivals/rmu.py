@@ -35,8 +35,7 @@ class RMU:
         model: Any = context.model
         self.variants = variants
         self.minibatches = Minibatches(context)
-        last = len(_blocks(model)) - 1
-        self.layers = [min(round(variant["layer"]), last) for variant in variants]
+        self.layers = [int(fitting(variant, model)["layer"]) for variant in variants]
         drawn = torch.from_numpy(context.rng.random(model.config.hidden_size)).float()
         self.direction = (drawn / drawn.norm()).to(context.sets.forget.reference.device)
 
@@ -82,6 +81,15 @@ class RMU:
             # The body alone: no logits are wanted.
             model.base_model(input_ids=tokens, attention_mask=attention, use_cache=False)
         return {layer: each.float().unflatten(0, (copies, -1)) for layer, each in found.items()}
+
+
+def fitting(variant: Variant, model: nn.Module) -> Variant:
+    """The constants with a layer that the model has.
+
+    Raises: UserError if the model's layers cannot be told.
+    """
+    last = len(_blocks(model)) - 1
+    return {**variant, "layer": float(min(round(variant["layer"]), last))}
 
 
 def _distance(states: Tensor, target: Tensor, answer: Tensor) -> Tensor:
