@@ -207,21 +207,8 @@ class Bench:
             self.sharing = replace(self.sharing, together=count)
             self.say(f"out of memory: {counted(count, 'adapter')} at a time from here on")
 
-        with self._memory("a single adapter"):
+        with _enough_memory("a single adapter", self.settings):
             return in_parts(chosen, self.sharing.together, work, out_of_memory, fewer)
-
-    @contextmanager
-    def _memory(self, what: str) -> Iterator[None]:
-        """Raises: UserError within which memory does not do."""
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            raise UserError(
-                f"out of memory with {what}: give a smaller --batch "
-                f"(now {self.settings.batch}) or --context"
-            ) from error
 
     @property
     def rows_measured(self) -> int:
@@ -244,7 +231,7 @@ class Bench:
         known = self.known.get(name)
         if known is None:
             # Whatever others use: numbers depend on it.
-            with self._whole.applied(), self._memory("the model alone"):
+            with self._whole.applied(), _enough_memory("the model alone", self.settings):
                 known = self._found_out(trained, retained, prepared, measured)
         sets = Sets(
             Part(trained, known.forget),
@@ -298,6 +285,19 @@ class Bench:
         if isinstance(found, Failed):
             raise UserError(f"{which} '{language.name}' cannot be measured: {found.reason}")
         return found
+
+
+@contextmanager
+def _enough_memory(what: str, settings: UnlearnSettings) -> Iterator[None]:
+    """Raises: UserError where memory does not do for what is done within it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(
+            f"out of memory with {what}: give a smaller --batch (now {settings.batch}) or --context"
+        ) from error
 
 
 def out_of_memory(error: BaseException) -> bool:
