@@ -1,10 +1,11 @@
 """Prints what the cheap tests of unlearning losses reject, and how that would have trained.
 
-`python benchmarks/unlearn_screening.py [--losses 120] [--seed 0] [--proposals FILE]`: proposals of
-a search on the demonstration (known, random, bred from those that pass) without the tests, and what
-the tests refuse of a file of language models' replies. All are trained in full, the rejected ones
-as well, for equal epochs at the learning rate of the settings. The false-rejection rate is the
-share of the rejected that end in the upper half of all; who ties with others stands behind them.
+`python benchmarks/unlearn_screening.py [--losses 120] [--seeds 0 1] [--proposals FILE]`: proposals
+of a search on the demonstration (known, random, bred from those that pass) without the tests, and
+what the tests refuse of a file of language models' replies. All are trained in full, the rejected
+ones as well, for equal epochs at the learning rate of the settings. Each seed has data, a model and
+proposals of its own. The false-rejection rate is the share of the rejected that end in the upper
+half of their seed; who ties with others stands behind them.
 """
 
 import argparse
@@ -41,6 +42,27 @@ class Trained:
     operator: str
     fault: str | None
     score: float  # -1 where the training broke down
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Where a proposal ended among those of its seed."""
+
+    trained: Trained
+    place: int  # from 1; who ties with others stands behind them
+    upper: bool
+
+    @property
+    def fault(self) -> str | None:
+        return self.trained.fault
+
+
+def ranked(every: Sequence[Trained]) -> list[Ranked]:
+    places = [sum(other.score >= each.score for other in every) for each in every]
+    return [
+        Ranked(each, place, place <= len(every) / 2)
+        for each, place in zip(every, places, strict=True)
+    ]
 
 
 def searched(arena: Unlearning, losses: int) -> list[Trained]:
@@ -94,28 +116,29 @@ def trained(arena: Unlearning, losses: Sequence[Expr], operators: Sequence[str])
     ]
 
 
-def report(every: Sequence[Trained]) -> None:
-    scores = [each.score for each in every]
+def report(every: Sequence[Ranked]) -> None:
+    scores = [each.trained.score for each in every]
     rejected = [each for each in every if each.fault]
-    ranks = {id(each): sum(score >= each.score for score in scores) for each in every}
-    upper = [each for each in rejected if ranks[id(each)] <= len(every) / 2]
-    made = ", ".join(f"{n} {name}" for name, n in Counter(e.operator for e in every).items())
+    passed = [each for each in every if not each.fault]
+    upper = sum(each.upper for each in rejected)
+    operators = Counter(each.trained.operator for each in every)
+    made = ", ".join(f"{count} {name}" for name, count in operators.items())
     broken = sum(score < 0 for score in scores)
     load = " ".join(f"{each:.1f}" for each in os.getloadavg())
     print(f"{len(every)} losses trained ({made}); load average {load}")
     print(f"balance: best {max(scores):.3f}, median {median(scores):.3f}; {broken} broke down")
     print(f"rejected without training  {share(len(rejected), len(every))}")
-    print(f"  rank in the lower half   {share(len(rejected) - len(upper), len(rejected))}")
-    print(f"  false rejections         {share(len(upper), len(rejected))}")
-    passed = [each for each in every if not each.fault]
-    low = sum(ranks[id(each)] > len(every) / 2 for each in passed)
-    print(f"passed, in the lower half  {share(low, len(passed))}")
+    print(f"  rank in the lower half   {share(len(rejected) - upper, len(rejected))}")
+    print(f"  false rejections         {share(upper, len(rejected))}")
+    print(f"passed, in the lower half  {share(sum(not e.upper for e in passed), len(passed))}")
     for reason, count in Counter(each.fault for each in rejected).most_common():
-        wrong = sum(each.fault == reason for each in upper)
-        best = max(each.score for each in rejected if each.fault == reason)
+        of_it = [each for each in rejected if each.fault == reason]
+        best = max(each.trained.score for each in of_it)
+        wrong = sum(each.upper for each in of_it)
         print(f"  {count:4} {reason}: {wrong} in the upper half, best {max(best, 0):.3f}")
-    for each in islice(sorted(rejected, key=lambda each: -each.score), 10):
-        print(f"  {each.score:.3f} rank {ranks[id(each)]}: {each.fault}: {to_text(each.loss, 4)}")
+    for each in islice(sorted(rejected, key=lambda each: -each.trained.score), 10):
+        text = to_text(each.trained.loss, 4)
+        print(f"  {each.trained.score:.3f} rank {each.place}: {each.fault}: {text}")
 
 
 def share(part: int, whole: int) -> str:
@@ -125,16 +148,19 @@ def share(part: int, whole: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--losses", type=int, default=120)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--proposals", type=Path)
     arguments = parser.parse_args()
-    settings = unlearn_settings(**SETTINGS, seed=arguments.seed)
-    arena = Unlearning(Bench(demonstration(arguments.seed), settings))
-    arena.bench.sharing = arena.fastest()
-    every = searched(arena, arguments.losses)
-    if arguments.proposals:
-        every += refused(arena, arguments.proposals)
-    report(every)
+    every: list[Ranked] = []
+    for seed in arguments.seeds:
+        print(f"seed {seed}", flush=True)
+        arena = Unlearning(Bench(demonstration(seed), unlearn_settings(**SETTINGS, seed=seed)))
+        arena.bench.sharing = arena.fastest()
+        losses = searched(arena, arguments.losses)
+        if arguments.proposals:
+            losses += refused(arena, arguments.proposals)
+        every += ranked(losses)
+        report(every)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """Hypothesis draws the same examples in every run and times nothing; threads wait quietly."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from commands import Command, Outcome
 
 settings.register_profile("evoloss", deadline=None, derandomize=True)
 settings.load_profile("evoloss")
@@ -49,6 +52,40 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVOLOSS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder, not made yet, where a test keeps what is its own alone."""
+    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def no_cache(tmp_path, monkeypatch):
+    """A cache that nobody can write to, be it root: it would be within a file."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path / "file" / "cache"))
+
+
+@pytest.fixture
+def evo(monkeypatch, capsys, tmp_path) -> Command:
+    """Runs a command in an empty directory, on a wide page."""
+    from evoloss import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["evoloss", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert isinstance(exit.value.code, int)
+        return Outcome(exit.value.code, out, err)
+
+    return run
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 import evoloss
+from commands import Command, refused
 from evoloss import cli
 from evoloss.discovery.candidate import Candidate
 from evoloss.lang.export.json_form import from_json
@@ -25,35 +25,6 @@ SMALL = (
     "--population", "8", "--generations", "2", "--fitness-steps", "40", "--local-steps", "5",
     "--eval-steps", "30",
 )  # fmt: skip
-
-
-class Outcome(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Outcome]
-
-
-@pytest.fixture
-def evo(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Command:
-    """Runs a command in an empty directory, on a wide page."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["evoloss", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert isinstance(exit.value.code, int)
-        return Outcome(exit.value.code, out, err)
-
-    return run
 
 
 def process(directory: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -322,21 +293,8 @@ def test_a_run_directory_itself_is_a_folder_of_one_run(finished: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(evo: Command, arguments: str, message: str) -> None:
-    status, out, err = evo(*arguments.split())
-    assert status == 2
-    assert err.startswith("evoloss: error: ")
-    assert message in err
-    assert err.count("\n") == 1
-    assert out == ""
+    refused(evo(*arguments.split()), message)
     assert not Path("runs").exists(), "a refused search leaves a directory behind"
-
-
-def refused(done: Outcome, text: str) -> None:
-    """One line with the text, status 2, and nothing else said."""
-    assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("evoloss: error: ")
-    assert text in done.err
-    assert done.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

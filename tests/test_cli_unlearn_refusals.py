@@ -5,11 +5,11 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from commands import Outcome, refused
 from evoloss import cli
 from evoloss.cli.shared import comparing, say
 from evoloss.discovery.candidate import Candidate
@@ -23,9 +23,8 @@ SEARCH = "unlearn search --model nowhere --forget f.jsonl --retain r.jsonl --aga
 
 
 @pytest.fixture
-def evo(monkeypatch, capsys, tmp_path):
+def evo(evo):
     """Runs a command where there is an unlearning run, `run`, with one candidate."""
-    monkeypatch.chdir(tmp_path)
     candidate = Candidate(0, 0, 0, "initial", (), parse(LOSS, UNLEARNING), LOSS, error=0.5, steps=3)
     about = {
         "kind": "unlearning", "task": "mine", "network": "small", "metric": "balance",
@@ -36,25 +35,7 @@ def evo(monkeypatch, capsys, tmp_path):
         Path("run"), task={"kind": "unlearning"}, settings=settings, about=about
     ) as s:
         s.commit(0, [candidate], {"training": 2.0})
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["evoloss", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        out, err = capsys.readouterr()
-        return SimpleNamespace(status=exit.value.code, out=out, err=err)
-
-    return run
-
-
-def refused(done, *texts):
-    """One line, status 2, and nothing else said."""
-    assert (done.status, done.out) == (2, ""), (done.out, done.err)
-    assert done.err.startswith("evoloss: error: ")
-    assert done.err.count("\n") == 1
-    for text in texts:
-        assert text in done.err
+    return evo
 
 
 @pytest.mark.parametrize(
@@ -133,4 +114,4 @@ def test_a_closed_standard_input_is_told():
         capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "PYTHONPATH": source},
     )  # fmt: skip
-    refused(SimpleNamespace(status=done.returncode, out=done.stdout, err=done.stderr), "is closed")
+    refused(Outcome(done.returncode, done.stdout, done.stderr), "is closed")

@@ -33,23 +33,6 @@ FORMULA = "mean(softplus(log_probs_forget)) - mean(log_probs_retain)"
 
 
 @pytest.fixture
-def evo(monkeypatch, capsys, tmp_path):
-    """Runs a command in an empty directory, on a wide page."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["evoloss", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        out, err = capsys.readouterr()
-        return SimpleNamespace(status=exit.value.code, out=out, err=err)
-
-    return run
-
-
-@pytest.fixture
 def files(unlearning_folder):
     given = {name: unlearning_folder / f"{name}.jsonl" for name in ("forget", "retain", "holdout")}
     return SimpleNamespace(folder=unlearning_folder, model=unlearning_folder / "model", **given)

@@ -22,10 +22,7 @@ from tiny import SEARCH, TASKS, Convolution, Steep, regression, work
 SETTINGS = {**SEARCH, "seed": 0}
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """Trials of stacking are this test's own; the kernels are compiled already."""
-    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")  # a test's trials of stacking are its own
 
 
 def outcome(result):

@@ -326,12 +326,6 @@ def test_a_layer_used_twice_is_one_set_of_parameters(way):
         torch.testing.assert_close(output, (x @ weight.T + bias).tanh() @ weight.T + bias)
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 X = torch.ones(ROWS, INPUTS)
 
 

@@ -14,16 +14,8 @@ VALUES = torch.arange(6.0).view(2, 3)
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "unlearn"
-
-
-@pytest.fixture
-def no_cache(tmp_path, monkeypatch):
-    """A cache that nobody can write to, be it root: it would be within a file."""
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path / "file" / "cache"))
+def folder(cache):
+    return cache / "unlearn"
 
 
 def writer(text):
@@ -39,15 +31,15 @@ def never(*_):
     raise AssertionError("it has been made already")
 
 
-def test_a_folder_is_made_once(cache):
+def test_a_folder_is_made_once(folder):
     found = kept.folder("model", writer("a"))
-    assert found == cache / "model"
+    assert found == folder / "model"
     assert (found / "second").read_text() == "a"
     assert kept.folder("model", never) == found
-    assert [each.name for each in cache.iterdir()] == ["model"]
+    assert [each.name for each in folder.iterdir()] == ["model"]
 
 
-def test_whoever_is_later_takes_what_the_first_has_made(cache):
+def test_whoever_is_later_takes_what_the_first_has_made(folder):
     """Eight at once, none of which has finished before all have begun."""
     begun, found = threading.Barrier(8), []
 
@@ -69,10 +61,10 @@ def test_whoever_is_later_takes_what_the_first_has_made(cache):
         each.join()
     first = found[0]["first"]
     assert found == [{"first": first, "second": first}] * 8
-    assert [each.name for each in cache.iterdir()] == ["model"]
+    assert [each.name for each in folder.iterdir()] == ["model"]
 
 
-def test_what_is_broken_off_leaves_nothing_behind(cache):
+def test_what_is_broken_off_leaves_nothing_behind(folder):
     def stop(folder):
         folder.mkdir()
         (folder / "first").touch()
@@ -80,7 +72,7 @@ def test_what_is_broken_off_leaves_nothing_behind(cache):
 
     with pytest.raises(KeyboardInterrupt):
         kept.folder("model", stop)
-    assert list(cache.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_kept_says_what_to_do(no_cache, tmp_path):
@@ -91,16 +83,16 @@ def test_a_folder_that_cannot_be_kept_says_what_to_do(no_cache, tmp_path):
     assert "\n" not in text
 
 
-def test_a_tensor_is_computed_once(cache):
+def test_a_tensor_is_computed_once(folder):
     assert torch.equal(kept.tensor("values", lambda: VALUES.T), VALUES.T)
     assert torch.equal(kept.tensor("values", never), VALUES.T)
-    assert [each.name for each in cache.iterdir()] == ["values.safetensors"]
+    assert [each.name for each in folder.iterdir()] == ["values.safetensors"]
 
 
 @pytest.mark.parametrize("left", [0, 1, -4])
-def test_a_damaged_tensor_is_computed_anew(cache, left):
+def test_a_damaged_tensor_is_computed_anew(folder, left):
     kept.tensor("values", lambda: VALUES)
-    (file,) = cache.iterdir()
+    (file,) = folder.iterdir()
     file.write_bytes(file.read_bytes()[:left])
     assert torch.equal(kept.tensor("values", lambda: VALUES + 1), VALUES + 1)
     assert torch.equal(kept.tensor("values", never), VALUES + 1)

@@ -22,16 +22,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "unlearn"
-
-
-@pytest.fixture
-def no_cache(tmp_path, monkeypatch):
-    """A cache that nobody can write to, be it root: it would be within a file."""
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path / "file" / "cache"))
+def folder(cache):
+    return cache / "unlearn"
 
 
 # Files that are no model
@@ -197,16 +189,16 @@ def overtaken(monkeypatch):
     return overtake
 
 
-def test_whoever_teaches_the_same_model_takes_the_one_that_is_there(cache, monkeypatch, overtaken):
+def test_whoever_teaches_the_same_model_takes_the_one_that_is_there(folder, monkeypatch, overtaken):
     monkeypatch.setattr(small_model, "teach", lambda *_: 1.0)
     others = overtaken(small_model, "teach", taught)
-    assert [taught()] == others == list(cache.iterdir())
+    assert [taught()] == others == list(folder.iterdir())
     transformers.AutoModelForCausalLM.from_pretrained(others[0])
 
 
-def test_whoever_converts_the_same_model_takes_the_one_that_is_there(cache, converted, overtaken):
+def test_whoever_converts_the_same_model_takes_the_one_that_is_there(folder, converted, overtaken):
     others = overtaken(transformers.AutoModelForCausalLM, "from_pretrained", converted)
-    assert [converted()] == others == list(cache.iterdir())
+    assert [converted()] == others == list(folder.iterdir())
     assert {"config.json", "model.safetensors"} <= {each.name for each in others[0].iterdir()}
 
 
@@ -236,29 +228,29 @@ def spoken():
     return made, data
 
 
-def test_references_are_kept_apart_by_all_that_changes_them(cache, spoken, monkeypatch):
+def test_references_are_kept_apart_by_all_that_changes_them(folder, spoken, monkeypatch):
     made, data = spoken
     with torch.no_grad():
         wanted = token_log_probs(made.model, data)
     torch.testing.assert_close(made.reference(data), wanted, rtol=1e-4, atol=1e-5)
     made.reference(data)
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(folder.iterdir())) == 1
     with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "another")
         made.reference(data)
-    assert len(list(cache.iterdir())) == 2
+    assert len(list(folder.iterdir())) == 2
     elsewhere = Language("small", made.model, made.tokenizer, "key")
     with monkeypatch.context() as patch:
         patch.setattr(Language, "device", torch.device("meta"))
         patch.setattr(language, "reference", lambda *_: wanted)
         elsewhere.reference(data)
-    assert len(list(cache.iterdir())) == 3
+    assert len(list(folder.iterdir())) == 3
 
 
-def test_damaged_references_are_computed_anew(cache, spoken):
+def test_damaged_references_are_computed_anew(folder, spoken):
     made, data = spoken
     wanted = made.reference(data)
-    (file,) = cache.iterdir()
+    (file,) = folder.iterdir()
     file.write_bytes(file.read_bytes()[:-8])
     assert torch.equal(made.reference(data), wanted)
     assert torch.equal(made.reference(data), wanted)

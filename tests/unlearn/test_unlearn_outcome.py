@@ -42,12 +42,6 @@ SETTINGS = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 @pytest.fixture(scope="module")
 def problem(unlearning_folder):
     files = {name: str(unlearning_folder / f"{name}.jsonl") for name in ("forget", "retain")}

@@ -43,13 +43,13 @@ Kind = Annotated[
 DropMissing = Annotated[
     bool, typer.Option("--drop-missing", help="Leave out rows with missing values.")
 ]
-Seeds = Annotated[int, typer.Option(help="Trainings of each loss in the final comparison.", min=1)]
-Steps = Annotated[
-    int | None,
-    typer.Option(
-        help="Training steps in the final comparison.", show_default="the task's own", min=1
-    ),
-]
+SEEDS = "Trainings of each loss in the final comparison."
+STEPS = "Training steps in the final comparison."
+AS_TOLD = "as the search was told"
+Seeds = Annotated[int, typer.Option(help=SEEDS, min=1)]
+Steps = Annotated[int | None, typer.Option(help=STEPS, show_default="the task's own", min=1)]
+OtherSeeds = Annotated[int | None, typer.Option(help=SEEDS, show_default=AS_TOLD, min=1)]
+OtherSteps = Annotated[int | None, typer.Option(help=STEPS, show_default=AS_TOLD, min=1)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Do not show the progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 Track = Annotated[

@@ -153,22 +153,8 @@ def resume(
     worker_seconds: options.WorkerSeconds = None,
     worker_memory: options.WorkerMemory = None,
     gpus_per_shard: options.GpusPerShard = None,
-    eval_seeds: Annotated[
-        int | None,
-        typer.Option(
-            help="Trainings of each loss in the final comparison.",
-            show_default="as the search was told",
-            min=1,
-        ),
-    ] = None,
-    eval_steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Training steps in the final comparison.",
-            show_default="as the search was told",
-            min=1,
-        ),
-    ] = None,
+    eval_seeds: options.OtherSeeds = None,
+    eval_steps: options.OtherSteps = None,
     track: options.Track = None,
     quiet: options.Quiet = False,
 ) -> None:
