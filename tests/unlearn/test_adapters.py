@@ -134,6 +134,15 @@ def test_a_loss_that_breaks_down_leaves_the_others_alone():
     assert_close(done[0], trained([LOSSES[0]])[0])
 
 
+@pytest.mark.parametrize("beside", [(), LOSSES[:1]])
+def test_a_loss_that_hears_nothing_of_the_model_moves_nothing(beside):
+    constant = parse("mean(detach(log_probs_forget))", UNLEARNING)
+    *others, still = trained([*beside, constant])
+    assert still.fine
+    assert still.moved == 0
+    assert all(each.moved > 0 for each in others)
+
+
 def assert_close(found, wanted):
     for name, weight in found.weights.items():
         torch.testing.assert_close(weight, wanted.weights[name], rtol=1e-3, atol=1e-5)

@@ -72,9 +72,12 @@ def advance(
         chosen = [schedules[candidate] for candidate in running]
         optimiser = _AdamW(adapters, chosen, standing, end)
         for step in range(standing[0].step, end):
-            values = objective.values(model, step, running)
-            gradients = torch.autograd.grad(
-                values.sum(), adapters.parameters, materialize_grads=True
+            loss = objective.values(model, step, running).sum()
+            # Losses that hear nothing of the model have no gradient, and their adapters stand still.
+            gradients = (
+                torch.autograd.grad(loss, adapters.parameters, materialize_grads=True)
+                if loss.requires_grad
+                else [torch.zeros_like(each) for each in adapters.parameters]
             )
             optimiser.update(gradients, step)
         return optimiser.standing(end)
