@@ -1,6 +1,8 @@
 """What is kept in the cache: whole or not at all, by whoever is first, and damaged by nobody."""
 
+import os
 import threading
+import time
 
 import pytest
 import torch
@@ -73,6 +75,16 @@ def test_what_is_broken_off_leaves_nothing_behind(folder):
     with pytest.raises(KeyboardInterrupt):
         kept.folder("model", stop)
     assert list(folder.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_swept_up_a_day_later(folder):
+    for name, hours in (("model.a.partial", 25), ("model.b.partial", 23), ("old", 25)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "weights").touch()
+        then = time.time() - 3600 * hours
+        os.utime(folder / name, (then, then))
+    kept.folder("model", writer("a"))
+    assert {each.name for each in folder.iterdir()} == {"model", "model.b.partial", "old"}
 
 
 def test_a_folder_that_cannot_be_kept_says_what_to_do(no_cache, tmp_path):

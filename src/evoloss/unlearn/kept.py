@@ -6,6 +6,8 @@ moved to where it belongs; whoever comes later with a folder takes the one that 
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +20,9 @@ from evoloss.errors import UserError
 
 Write = Callable[[Path], None]
 """Makes a file or a folder with all that is in it, by that name."""
+_UNFINISHED = ".partial"
+_ABANDONED = 24 * 3600.0
+"""After so many seconds nobody writes any more: whoever did was killed."""
 
 
 def folder(name: str, write: Write) -> Path:
@@ -60,7 +65,8 @@ def _place(name: str) -> Path:
 
 def _make(place: Path, write: Write) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f"{place.name}.", suffix=".partial", dir=place.parent) as own:
+    _sweep(place.parent)
+    with TemporaryDirectory(prefix=f"{place.name}.", suffix=_UNFINISHED, dir=place.parent) as own:
         # One below: what is made has the usual permissions, a temporary folder its owner's alone.
         made = Path(own) / place.name
         write(made)
@@ -70,3 +76,11 @@ def _make(place: Path, write: Write) -> None:
             if not place.is_dir():
                 raise
             # No folder takes another's place: somebody else was first.
+
+
+def _sweep(cache: Path) -> None:
+    """Takes away what killed processes left half-written."""
+    for each in cache.glob(f"*{_UNFINISHED}"):
+        with suppress(OSError):  # somebody else has swept it
+            if time.time() - each.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(each, ignore_errors=True)
