@@ -23,13 +23,15 @@ from evoloss.unlearn.tuning import tune
 
 LOSSES = ("grad-diff", "npo", "sim-npo", "wga", "sat-imp", "ce-u", "kl-retain")
 SEEDS = (1, 2)
+RATES = (0.5, 1.0, 2.0)
+"""Multiples of the learning rate of the settings."""
 
 
 def scores(bench: Bench, losses: list[Expr]) -> list[tuple[float, float]]:
     """Of each loss, the mean score at the rate of the settings, and at the best rate."""
     settings = bench.settings
     by_rate = {}
-    for rate in settings.final_rates:
+    for rate in RATES:
         rows = []
         for seed in SEEDS:
             trials = loss_trials(

@@ -73,7 +73,7 @@ def advance(
         optimiser = _AdamW(adapters, chosen, standing, end)
         for step in range(standing[0].step, end):
             loss = objective.values(model, step, running).sum()
-            # Losses that hear nothing of the model have no gradient, and their adapters stand still.
+            # A loss that hears nothing of the model has no gradient: its adapter stands still.
             gradients = (
                 torch.autograd.grad(loss, adapters.parameters, materialize_grads=True)
                 if loss.requires_grad
