@@ -1,4 +1,4 @@
-"""Serves recorded replies of language models over the OpenAI protocol, on this machine alone.
+"""Serves replies from a file, whatever is asked, over the OpenAI protocol on this machine alone.
 
 `python benchmarks/serve_replies.py REPLIES.jsonl [PORT]`: one JSON object a line, the reply in its
 field `raw`. So proposers that ask a language model can be compared without one, and repeatably:

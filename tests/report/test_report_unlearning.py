@@ -51,6 +51,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 @pytest.fixture(scope="module")
 def run(unlearning_folder, tmp_path_factory):
     """A finished run with an evaluation, as the command line leaves it behind."""
+    from evoloss.unlearn.contenders import Effort
     from evoloss.unlearn.finish import conclude
     from evoloss.unlearn.problem import load_problem
     from evoloss.unlearn.search import search
@@ -61,7 +62,7 @@ def run(unlearning_folder, tmp_path_factory):
     sets = {name: str(unlearning_folder / f"{name}.jsonl") for name in ("forget", "retain")}
     problem = load_problem(str(unlearning_folder / "model"), **sets)
     result, bench = search(problem, out=folder / "run", **SETTINGS)
-    record = conclude(bench, result.best, ["ga", "npo"], 2, 2, None)
+    record = conclude(bench, result.best, ["ga", "npo"], Effort(2), 2, None)
     with Store.open(folder / "run", write=True) as store:
         store.add_evaluation(record)
     torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,16 +17,17 @@ from evoloss.lang import zoo
 from evoloss.lang.expr import inputs_of
 from evoloss.store import Store
 from evoloss.unlearn import bench as benches
-from evoloss.unlearn import language
+from evoloss.unlearn import contenders, language
 from evoloss.unlearn.arena import Unlearning
 from evoloss.unlearn.bench import Bench
-from evoloss.unlearn.contenders import contender
+from evoloss.unlearn.contenders import Effort, contender
 from evoloss.unlearn.evaluate import evaluate
 from evoloss.unlearn.finish import conclude, found_contender
 from evoloss.unlearn.log_probs import mean_log_probs
 from evoloss.unlearn.problem import Problem, load_problem
 from evoloss.unlearn.search import reopened, search
 from evoloss.unlearn.settings import unlearn_settings
+from evoloss.unlearn.trials import Tried
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 peft = pytest.importorskip("peft", reason="peft is not installed")
@@ -284,7 +286,7 @@ def finished(problem, tmp_path_factory):
         result, bench = search(problem, out=folder / "run", **SETTINGS)
         told = []
         record = conclude(
-            bench, result.best, ["ga", "IdkDPO"], 3, 2, result.run / "adapter",
+            bench, result.best, ["ga", "IdkDPO"], Effort(3), 2, result.run / "adapter",
             lambda what, share: told.append((what, share)),
         )  # fmt: skip
     assert told[-1] == ("evaluating", 1.0)
@@ -351,7 +353,8 @@ def test_a_found_loss_that_cannot_be_trained_is_said_and_saves_nothing(problem, 
     said = []
     bench = Bench(problem, unlearn_settings(**SETTINGS), said.append)
     wild = Candidate(0, 0, 0, "given", (), zoo.loss("ga"), "", epochs=2, rate=1e30)
-    record = conclude(bench, FoundLoss(wild, -0.5, None), ["wga"], 1, 1, tmp_path / "adapter")
+    found = FoundLoss(wild, -0.5, None)
+    record = conclude(bench, found, ["wga"], Effort(1), 1, tmp_path / "adapter")
     assert record["rows"][0]["values"] == [None]
     assert not (tmp_path / "adapter").exists()
     assert any("no adapter of the found loss: " in line for line in said)
@@ -362,9 +365,68 @@ def test_a_hand_written_loss_that_breaks_down_is_left_out_and_named(problem, tmp
     said = []
     bench = Bench(problem, unlearn_settings(**{**SETTINGS, "lr": 1e30}), said.append)
     fine = Candidate(0, 0, 0, "given", (), zoo.loss("ga"), "", epochs=1)
-    record = conclude(bench, FoundLoss(fine, -0.5, None, lr=1e-3), ["npo"], 2, 1, None)
+    record = conclude(bench, FoundLoss(fine, -0.5, None, lr=1e-3), ["npo"], Effort(4), 1, None)
     assert [row["label"] for row in record["rows"]] == ["found"]
     assert any("'npo' broke down in all of 2 trainings" in line for line in said)
+
+
+# The tuning of hand-written losses
+
+
+@pytest.fixture
+def tuning(problem, monkeypatch):
+    """Tunes `npo` with scores that are told, by whether they are of finals: trains nobody."""
+
+    def run(effort, score, **changes):
+        asked = []
+
+        def trained(bench, phase, group, purpose, seed, executor=None):
+            asked.append((seed, list(group)))
+            tried = [Tried({}, score(seed, at), 10) for at in range(len(group))]
+            return SimpleNamespace(run=lambda *_, **__: tried)
+
+        monkeypatch.setattr(contenders, "trials", trained)
+        bench = Bench(problem, unlearn_settings(**{**SETTINGS, "final_seeds": 3, **changes}))
+        return contenders.tuned(bench, "npo", effort), asked
+
+    return run
+
+
+def test_a_hand_written_loss_has_the_trainings_and_finals_of_a_search(tuning):
+    found, asked = tuning(Effort(20), lambda seed, at: 0.5, finalists=4)
+    assert [(seed, len(group)) for seed, group in asked] == [(0, 11), (1, 3), (2, 3), (3, 3)]
+    assert (found.trainings, found.steps, found.score) == (20, 200, 0.5)
+    first, *others = asked[0][1]
+    assert (first.constants, first.epochs, first.lr) == ({}, 2, 4e-3)
+    drawn = [each.lr / 4e-3 for each in others]
+    assert 1 / 8 <= min(drawn) < 1 < max(drawn) <= 8
+
+
+def test_it_is_tried_on_until_it_has_taken_the_steps_of_a_search(tuning):
+    found, asked = tuning(Effort(20, 191), lambda seed, at: 0.5, finalists=4, population=4)
+    counts = [len(group) for seed, group in asked if seed == 0]
+    assert counts == [11, 4, 4, 4]  # each training takes ten steps
+    assert found.trainings == sum(counts) + 9
+    every = [(each.lr, *each.constants.values()) for _, group in asked[:4] for each in group]
+    assert len(set(every)) == len(every)
+
+
+def test_the_finals_decide_and_not_one_lucky_training(tuning):
+    lucky = {0: 0.9, 1: 0.8, 2: 0.7}
+    finals = {1: (0.1, 0.6, 0.6), 2: (0.9, 0.7, 0.5), 3: (0.1, 0.8, None)}
+
+    def score(seed, at):
+        return finals[seed][at] if seed else lucky.get(at, 0.0)
+
+    found, asked = tuning(Effort(18), score, finalists=3)
+    assert found.contender == asked[1][1][1]
+    assert found.score == pytest.approx((0.6 + 0.7 + 0.8) / 3)
+
+
+def test_where_no_final_can_be_trained_the_best_training_stands_without_a_score(tuning):
+    found, asked = tuning(Effort(18), lambda seed, at: None if seed else 1.0 - at)
+    assert found.contender == asked[0][1][0]
+    assert found.score is None
 
 
 # Reference log-probabilities

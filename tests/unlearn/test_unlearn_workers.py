@@ -17,6 +17,7 @@ from evoloss.execution import staff as staff_module
 from evoloss.execution.staff import Staff
 from evoloss.store import Store
 from evoloss.unlearn import language, trials
+from evoloss.unlearn.contenders import Effort
 from evoloss.unlearn.finish import conclude
 from evoloss.unlearn.problem import load_problem
 from evoloss.unlearn.search import reopened, resume, search
@@ -124,7 +125,7 @@ def test_the_comparison_at_the_end_is_the_same_on_workers(problem, here, mirror,
         best = min(store.candidates(), key=lambda each: (each.error is None, each.error))
     found = FoundLoss(best, best.error, None)
     records = [
-        conclude(bench, found, ["npo", "IdkDPO"], 1, 1, None, staff=staff)
+        conclude(bench, found, ["npo", "IdkDPO"], Effort(1), 1, None, staff=staff)
         for staff in (Staff(), Staff(workers=2))
     ]
     assert records[0] == records[1]

@@ -93,7 +93,7 @@ Tune = Annotated[
     int | None,
     typer.Option(
         help="Trainings that each of them is tuned in.",
-        show_default="as many as the search took, finals included",
+        show_default="as many, and as many steps, as the search took",
         min=1,
     ),
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from evoloss.cli.options import DEFAULT_AGAINST
 from evoloss.cli.shared import new_console, say, stoppable, watched
 from evoloss.cli.unlearn_endpoint import limited, stored_endpoint
-from evoloss.cli.unlearn_telling import compare, conclude
+from evoloss.cli.unlearn_telling import compare, conclude, effort_of
 from evoloss.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,6 +68,6 @@ def evaluate(subject: Subject, against: str, tune: int | None, seeds: int) -> No
     with Store.open(run, write=False) as store:
         chosen = found(store, subject.candidate)
         bench = reopened(store, say=partial(say, console))
-        count = len(store.history()) + bench.settings.final_trainings
+        effort = effort_of(store.history(), bench.settings, tune)
     with stoppable(run):
-        compare(console, bench, chosen, against, tune or count, seeds, run, {}, subject.candidate)
+        compare(console, bench, chosen, against, effort, seeds, run, {}, subject.candidate)

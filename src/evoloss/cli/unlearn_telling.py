@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,12 @@ from evoloss.cli.shared import say, say_ending
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from evoloss.discovery.candidate import Candidate
     from evoloss.discovery.result import Result
     from evoloss.unlearn.bench import Bench
+    from evoloss.unlearn.contenders import Effort
     from evoloss.unlearn.problem import Problem
+    from evoloss.unlearn.settings import UnlearnSettings
 
 
 def taught(
@@ -58,8 +62,8 @@ def conclude(
     ways = Counter(each.operator for each in result.history)
     for line in unlearn_tables.authors(bench.settings.method, ways):
         console.print(line)
-    count = len(result.history) + bench.settings.final_trainings
-    compare(console, bench, result.best, against, tune or count, seeds, result.run, hired)
+    effort = effort_of(result.history, bench.settings, tune)
+    compare(console, bench, result.best, against, effort, seeds, result.run, hired)
     console.print(tables.budget(result.budget))
     if result.run is not None:
         run = shlex.quote(str(result.run))
@@ -72,8 +76,18 @@ def conclude(
     say_ending(console, result)
 
 
+def effort_of(history: Sequence[Candidate], settings: UnlearnSettings, tune: int | None) -> Effort:
+    """What each hand-written loss is tuned with: `tune` trainings, or what the search took."""
+    from evoloss.unlearn.contenders import Effort
+
+    if tune is not None:
+        return Effort(tune)
+    trainings = len(history) + settings.final_trainings
+    return Effort(trainings, sum(each.steps for each in history))
+
+
 def compare(
-    console: Console, bench: Bench, best: Any, against: str, budget: int, seeds: int,
+    console: Console, bench: Bench, best: Any, against: str, effort: Effort, seeds: int,
     run: Path | None, hired: dict[str, Any], candidate: int | None = None,
 ) -> None:  # fmt: skip
     """Evaluates beside tuned hand-written losses, prints it, and keeps it with the run.
@@ -93,7 +107,7 @@ def compare(
     with nullcontext() if kept is None else Store.open(kept, write=True) as store:
         with console.status("tuning the others") as status:
             record = finish.conclude(
-                bench, best, names, budget, seeds, adapter,
+                bench, best, names, effort, seeds, adapter,
                 lambda what, share: status.update(f"{what} {share:.0%}"), Staff(**hired),
             )  # fmt: skip
         console.print(unlearn_tables.evaluation(record))

@@ -12,15 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from evoloss.compare.unlearning_plan import UnlearnPlan, comparable
-from evoloss.discovery.randomness import Purpose
 from evoloss.errors import NoWorkers, UserError
 from evoloss.execution.executor import Executor
 from evoloss.unlearn import identity
-from evoloss.unlearn.contenders import Contender, contender, trials, tuned
+from evoloss.unlearn.contenders import Contender, Effort, contender, tuned
 from evoloss.unlearn.problem import Problem
 
 if TYPE_CHECKING:
@@ -31,30 +29,22 @@ Tell = Callable[[str, float], None]
 Record = dict[str, Any]
 
 
-def tune(plan: UnlearnPlan, bench: Bench, name: str, tell: Tell, where: Executor) -> Record:
-    """What is kept of a hand-written loss: the best of its settings, or why none could be trained.
-
-    It is scored on the adapters that the finalists of a search are scored on.
-    """
-    begun, budget = time.perf_counter(), plan.trainings(bench.settings)
+def tune(bench: Bench, name: str, effort: Effort, tell: Tell, where: Executor) -> Record:
+    """What is kept of a hand-written loss: its best setting, or why none could be trained."""
+    begun = time.perf_counter()
     try:
-        best, steps = tuned(bench, name, budget, partial(tell, f"tuning {name}"), where)
+        found = tuned(bench, name, effort, partial(tell, f"tuning {name}"), where)
     except NoWorkers:
         raise  # the loss is not to blame
     except UserError as error:
         bench.say(str(error))
-        return {"reason": str(error), "score": None, "steps": 0, "seconds": 0.0, "row": None}
-    scores: list[float | None] = []
-    for number in range(1, 1 + bench.settings.final_seeds):
-        phase = bench.phase(bench.finals(number))
-        again = trials(bench, phase, [best], Purpose.FITNESS_BATCHES, number, where)
-        (tried,) = again.run(bench.start_of(number))
-        scores.append(tried.score)
-        steps += tried.steps
-    able = [each for each in scores if each is not None]
+        nothing = {"score": None, "trainings": 0, "steps": 0, "seconds": 0.0, "row": None}
+        return {"reason": str(error), **nothing}
+    best = found.contender
     return {
-        "score": fmean(able) if len(able) == len(scores) else None,
-        "steps": steps,
+        "score": found.score,
+        "trainings": found.trainings,
+        "steps": found.steps,
         "seconds": time.perf_counter() - begun,
         "tuned": {"constants": dict(best.constants), "epochs": best.epochs, "lr": best.lr},
     }

@@ -22,7 +22,7 @@ from evoloss.store import Store
 from evoloss.store.database import FILE
 from evoloss.unlearn import identity
 from evoloss.unlearn import search as searching
-from evoloss.unlearn.contenders import Contender, names
+from evoloss.unlearn.contenders import Contender, Effort, names
 from evoloss.unlearn.evaluate import evaluate, record
 from evoloss.unlearn.finish import found_contender
 from evoloss.unlearn.methods import makers
@@ -34,6 +34,7 @@ from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from evoloss.propose.llm import Endpoint
+    from evoloss.unlearn.bench import Bench
 
 Say = Callable[[str], None]
 
@@ -147,10 +148,10 @@ def _conclude(
     with Store.open(cells[0].directory, write=False) as store:
         bench = searching.reopened(store, problem, say, staff)
     with executor(bench, staff, *bench.selecting, TESTING) as where, bench.sharing.applied():
+        effort = _effort(plan, bench, cells)
         for name in untuned:
-            budget = counted(plan.trainings(bench.settings), "training")
-            say(f"{name}, seed {seed}: tuning in {budget}")
-            kept[name] = hand_written.tune(plan, bench, name, tell, where)
+            say(f"{name}, seed {seed}: tuning in {counted(effort.trainings, 'training')} or more")
+            kept[name] = hand_written.tune(bench, name, effort, tell, where)
             hand_written.keep(plan, problem, seed, kept)
         contenders = [*hand_written.unevaluated(kept), *map(_found, missing)]
         if not contenders:
@@ -165,6 +166,18 @@ def _conclude(
         with Store.open(cell.directory, write=True) as store:
             own = _of_one(found, cell.proposer, kept)
             store.add_evaluation({**own, "comparison": _mark(cell, plan.eval_seeds)})
+
+
+def _effort(plan: UnlearnPlan, bench: Bench, cells: Sequence[Cell]) -> Effort:
+    """What each hand-written loss is tuned with: the most steps that a search of the seed took."""
+    trainings = plan.trainings(bench.settings)
+    if plan.tune is not None:
+        return Effort(trainings)
+    most = 0
+    for cell in filter(_finished, cells):
+        with Store.open(cell.directory, write=False) as store:
+            most = max(most, sum(each.steps for each in store.history()))
+    return Effort(trainings, most)
 
 
 def _found(cell: Cell) -> Contender:

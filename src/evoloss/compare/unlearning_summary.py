@@ -161,12 +161,11 @@ def _searched(cell: Cell, kept: Mapping[str, Any] | None) -> _One:
 
 def _written(plan: UnlearnPlan, seed: int, name: str) -> _One:
     kept = hand_written.read(plan, seed)[name]
-    trainings = plan.trainings(plan.cells_of(seed)[0].settings)
     score, row = kept["score"], kept.get("row")
     formula = kept.get("reason", "") if row is None else row["formula"]
     return _One(
-        math.nan if score is None else score, row, trainings, kept["steps"], kept["seconds"],
-        formula,
+        math.nan if score is None else score, row, kept["trainings"], kept["steps"],
+        kept["seconds"], formula,
     )  # fmt: skip
 
 

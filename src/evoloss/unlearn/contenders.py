@@ -1,14 +1,16 @@
 """What is compared: a found loss, a known one or a rival method, each with its learning rate.
 
-A hand-written loss is tuned before anybody claims to beat it: in as many trainings as a search
-takes, over its constants, learning rate and epochs, drawn at random (Bergstra & Bengio 2012)
-and raced as the candidates of a search are. The first of them is what its authors recommend.
+A hand-written loss is tuned before anybody claims to beat it: with the trainings and the gradient
+steps of a search, over its constants, learning rate and epochs, drawn at random (Bergstra & Bengio
+2012) and raced as the candidates of a search are. The first of them is what its authors recommend.
+The best are tried again as the finalists of a search are: one training flatters whoever was lucky.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from evoloss.execution.executor import Executor
 from evoloss.lang import zoo
 from evoloss.lang.expr import Expr
 from evoloss.lang.text import to_text
+from evoloss.propose.variation import RATES
 from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.methods import known_losses
 from evoloss.unlearn.phase import Phase
@@ -26,8 +29,9 @@ from evoloss.unlearn.rivals import RIVALS
 from evoloss.unlearn.trials import Tick, Trials, Tried
 from evoloss.wording import counted
 
-WIDEST_RATE, WIDEST_CONSTANT = 4.0, 4.0
-"""Rates and constants are drawn, in their logarithms, up to so many times their default."""
+WIDEST = RATES[-1]
+"""Rates and constants are drawn, in their logarithms, up to so many times their default, as far as
+the rates of a search's first losses are."""
 
 
 @dataclass(frozen=True)
@@ -88,28 +92,98 @@ def trials(
     return Trials(bench, phase, entries, purpose, seed, executor)
 
 
-def tuned(
-    bench: Bench, name: str, budget: int, tick: Tick = lambda share: None,
-    executor: Executor | None = None,
-) -> tuple[Contender, int]:  # fmt: skip
-    """The best of so many settings of a hand-written loss, and the gradient steps that it took.
-
-    Chosen on the search part of the data. Raises: UserError if none of them could be trained.
+@dataclass(frozen=True)
+class Effort:
+    """What a hand-written loss is tuned with: a search's trainings, those of its finalists among
+    them, and the gradient steps of its candidates. More settings are tried until these are taken.
     """
-    rng = stream(bench.settings.seed, Purpose.TUNING_BATCHES, *name.encode())
-    known = contender(name)
-    first = replace(known, epochs=bench.settings.epochs, lr=known.lr or bench.settings.lr)
-    group = [first, *(_varied(bench, name, rng) for _ in range(budget - 1))]
-    training = trials(bench, bench.searching, group, Purpose.FITNESS_BATCHES, 0, executor)
-    done = training.run(bench.start, racing=True, tick=tick)
-    steps = sum(each.steps for each in done)
+
+    trainings: int
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The best setting of a hand-written loss.
+
+    score: its mean on the adapters that finalists are scored on; None if one of those broke down.
+    trainings, steps: that it took to find it, in all.
+    """
+
+    contender: Contender
+    score: float | None
+    trainings: int
+    steps: int
+
+
+def tuned(
+    bench: Bench, name: str, effort: Effort, tick: Tick = lambda share: None,
+    executor: Executor | None = None,
+) -> Tuning:  # fmt: skip
+    """The best of the settings of a hand-written loss, chosen on the search part of the data.
+
+    Raises: UserError if none of them could be trained.
+    """
+    seeds = bench.settings.final_seeds
+    finalists = min(bench.settings.finalists, max(1, effort.trainings // (2 * seeds)))
+    draws = max(1, effort.trainings - finalists * seeds)
+    group, done = _drawn(bench, name, draws, effort.steps, tick, executor)
     able = [at for at, tried in enumerate(done) if tried.measured is not None]
     if not able:
         raise UserError(
-            f"'{name}' broke down in all of {counted(budget, 'training')}: {_reason(done)}"
+            f"'{name}' broke down in all of {counted(len(done), 'training')}: {_reason(done)}"
         )
-    best = min(able, key=lambda at: (-(done[at].score or 0.0), at))
-    return _as_used(group[best], bench), steps
+    able.sort(key=lambda at: (-(done[at].score or 0.0), at))
+    first = Tuning(
+        _as_used(group[able[0]], bench), done[able[0]].score, len(done),
+        sum(each.steps for each in done),
+    )  # fmt: skip
+    return _finals(bench, [group[at] for at in able[:finalists]], first, executor)
+
+
+def _drawn(
+    bench: Bench, name: str, draws: int, steps: int, tick: Tick, executor: Executor | None
+) -> tuple[list[Contender], list[Tried]]:
+    """Settings at random, with what became of them: so many, and more until the steps are taken."""
+    rng = stream(bench.settings.seed, Purpose.TUNING_BATCHES, *name.encode())
+    known = contender(name)
+    usual = replace(known, epochs=bench.settings.epochs, lr=known.lr or bench.settings.lr)
+    group: list[Contender] = []
+    done: list[Tried] = []
+    count, taken, spent = draws, -1, 0
+    while count and taken:  # what takes no steps at all would go on for ever
+        asked = [_varied(bench, name, rng) for _ in range(count)]
+        chosen = asked if group else [usual, *asked[1:]]
+        training = trials(bench, bench.searching, chosen, Purpose.FITNESS_BATCHES, 0, executor)
+        found = training.run(bench.start, racing=True, tick=tick)
+        group, done = group + chosen, done + found
+        taken = sum(each.steps for each in found)
+        spent += taken
+        count = bench.settings.population if spent < steps else 0
+    return group, done
+
+
+def _finals(
+    bench: Bench, group: Sequence[Contender], first: Tuning, executor: Executor | None
+) -> Tuning:
+    """The best of some settings on the adapters of finalists; the first where all break down."""
+    if not group:
+        return first
+    rows = []
+    for number in range(1, 1 + bench.settings.final_seeds):
+        phase = bench.phase(bench.finals(number))
+        again = trials(bench, phase, group, Purpose.FITNESS_BATCHES, number, executor)
+        rows.append(again.run(bench.start_of(number)))
+    scores: dict[int, float] = {}
+    for at, tries in enumerate(zip(*rows, strict=True)):
+        able = [each.score for each in tries if each.score is not None]
+        if len(able) == len(tries):
+            scores[at] = fmean(able)
+    best = max(scores, key=lambda at: (scores[at], -at), default=0)
+    return Tuning(
+        _as_used(group[best], bench), scores.get(best), first.trainings + len(group) * len(rows),
+        first.steps + sum(each.steps for row in rows for each in row),
+    )  # fmt: skip
 
 
 def _as_used(found: Contender, bench: Bench) -> Contender:
@@ -127,13 +201,13 @@ def _reason(done: Sequence[Tried]) -> str:
 def _varied(bench: Bench, name: str, rng: np.random.Generator) -> Contender:
     settings = bench.settings
     usual = RIVALS[name].lr if name in RIVALS else None
-    rate = (usual or settings.lr) * WIDEST_RATE ** rng.uniform(-1, 1)
+    rate = (usual or settings.lr) * WIDEST ** rng.uniform(-1, 1)
     epochs = int(rng.integers(1, settings.epochs + 1))
     if name in RIVALS:
         drawn = {key: float(rng.choice(each.grid)) for key, each in RIVALS[name].constants.items()}
     else:
         drawn = {
-            key: value * WIDEST_CONSTANT ** rng.uniform(-1, 1)
+            key: value * WIDEST ** rng.uniform(-1, 1)
             for key, value in zoo.ZOO[name].constants.items()
         }
     return replace(contender(name, **drawn), epochs=epochs, lr=rate)

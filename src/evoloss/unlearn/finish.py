@@ -13,9 +13,9 @@ from evoloss.errors import NoWorkers, UserError
 from evoloss.execution.staff import Staff
 from evoloss.unlearn.adapters import save
 from evoloss.unlearn.bench import Bench
-from evoloss.unlearn.contenders import Contender, tuned
+from evoloss.unlearn.contenders import Contender, Effort, tuned
 from evoloss.unlearn.evaluate import evaluate, record
-from evoloss.unlearn.phase import SEARCHING, TESTING
+from evoloss.unlearn.phase import TESTING
 from evoloss.unlearn.workers import executor
 
 ADAPTER = "adapter"
@@ -35,7 +35,7 @@ def conclude(
     bench: Bench,
     found: FoundLoss,
     against: Sequence[str],
-    budget: int,
+    effort: Effort,
     seeds: int,
     adapter: Path | None,
     tell: Tell = lambda what, share: None,
@@ -43,22 +43,23 @@ def conclude(
 ) -> dict[str, Any]:
     """Evaluates the found loss beside hand-written ones, and saves its adapter.
 
-    against: names of known losses and methods, each tuned in `budget` trainings first; one that
-    breaks down in all of them is left out, and said so. adapter: the folder to save it in, or None.
+    against: names of known losses and methods, each tuned with `effort` first; one that
+    breaks down in all trainings is left out, and said so. adapter: the folder for it, or None.
     staff: who trains, None: this process.
     Returns the record of the evaluation, as plain data.
     """
     contenders = [found_contender(found, bench.settings.lr)]
-    with executor(bench, staff or Staff(), SEARCHING, TESTING) as where, bench.sharing.applied():
+    phases = (*bench.selecting, TESTING)
+    with executor(bench, staff or Staff(), *phases) as where, bench.sharing.applied():
         for name in against:
             try:
-                best, _ = tuned(bench, name, budget, partial(tell, f"tuning {name}"), where)
+                best = tuned(bench, name, effort, partial(tell, f"tuning {name}"), where)
             except NoWorkers:
                 raise  # the loss is not to blame
             except UserError as error:
                 bench.say(str(error))
                 continue
-            contenders.append(replace(best, label=name))
+            contenders.append(replace(best.contender, label=name))
         outcome = evaluate(bench, contenders, seeds, partial(tell, "evaluating"), where)
     first = outcome.rows[0]
     if first.weights is None:
