@@ -51,13 +51,13 @@ class Search:
     """A space with an archive, what was kept and what the user was told."""
 
     def __init__(self, population=10, signature=UNLEARNING, **changes):
-        self.kept, self.told, self.seen = [], [], set()
+        self.kept, self.saved, self.told, self.seen = [], [], [], set()
         usual = parse("mean(log_probs_forget)", UNLEARNING)
         self.space = Space(
             population=population, parsimony=1.4, retries=2, usual=usual, seeded=False,
             output="identity", random=lambda g, s: np.random.default_rng((7, g, s)),
             avoid=lambda expr, epochs=None, rate=1.0: (canonical_text(expr), epochs) in self.seen,
-            signature=signature, most_epochs=8, keep=self.kept.append,
+            signature=signature, most_epochs=8, keep=self.kept.append, save=self.saved.append,
         )  # fmt: skip
         self.space = replace(self.space, **changes)
 
@@ -125,6 +125,34 @@ def test_no_more_epochs_than_the_space_allows():
             (proposal,) = search.proposer(server.url).ask(0)
         assert proposal.epochs == epochs
         assert ("epochs: K" in texts(server)[0]) == (most is not None)
+
+
+def test_calls_that_were_saved_are_not_made_again():
+    """Of a sample in two phases whose first was over when the process was killed."""
+    script = [refusal(500), Scripted("Hm."), Scripted(losses(2.5))]
+    whole = Search(population=1)
+    with Server(script) as server:
+        expected = whole.proposer(server.url, two_phase=True).ask(0)
+        bodies = [each.body for each in server.requests]
+    saved = json.loads(json.dumps(whole.saved))
+    for known in (1, 2):
+        resumed = Search(population=1, saved=saved[:known])
+        with Server([Scripted(losses(2.5))]) as server:
+            assert resumed.proposer(server.url, two_phase=True).ask(0) == expected
+        assert [each.body for each in server.requests] == bodies[1 + known :]
+        assert usage_of([*saved[:known], *resumed.saved]) == usage_of(saved)
+    assert resumed.kept == whole.kept
+
+
+@pytest.mark.parametrize("change", [{"reply": ""}, {"model": "another"}, {"sample": 1}])
+def test_calls_that_brought_nothing_or_were_others_are_made(change):
+    whole = Search(population=1)
+    with Server([Scripted(losses(2.5))]) as server:
+        whole.proposer(server.url).ask(0)
+    resumed = Search(population=1, saved=[{**whole.saved[0], **change}])
+    with Server([Scripted(losses(3.5))]) as server:
+        resumed.proposer(server.url).ask(0)
+    assert len(server.requests) == 1
 
 
 def test_children_of_the_best():
@@ -279,9 +307,9 @@ def test_every_prompt_and_reply_is_kept():
     search = Search(population=2)
     with Server([refusal(500, f"your key is {KEY}"), Scripted(reply + KEY, usage=(123, 45))]) as s:
         search.proposer(s.url, input_price=1.0, output_price=2.0).ask(4)
-    assert len(search.kept) == 2  # one for each wave
-    record = json.loads(json.dumps(search.kept[0]))
-    assert KEY not in json.dumps(search.kept)
+    assert len(search.saved) == len(search.kept) == 2  # one for each wave
+    record = json.loads(json.dumps(search.saved[0]))
+    assert KEY not in json.dumps([search.kept, search.saved])
     assert record["messages"] == s.requests[0].body["messages"] == s.requests[1].body["messages"]
     assert record["reply"] == reply + "***"
     assert (record["kind"], record["generation"], record["phase"]) == ("llm", 4, "single")
@@ -289,13 +317,16 @@ def test_every_prompt_and_reply_is_kept():
     assert (record["prompt_tokens"], record["completion_tokens"]) == (123, 45)
     assert record["cost"] == pytest.approx((123 + 90) / 1e6)
     assert "500" in record["errors"][0]
-    (accepted,) = record["accepted"]
+    reading = json.loads(json.dumps(search.kept[0]))
+    assert (reading["kind"], reading["sample"]) == ("llm reading", record["sample"])
+    assert record["sample"] == s.requests[0].body["seed"]
+    (accepted,) = reading["accepted"]
     same_values(parse(accepted["loss"], UNLEARNING),
                 parse("mean(log_probs_forget) - mean(log_probs_retain)", UNLEARNING))  # fmt: skip
-    (refused,) = record["refused"]
+    (refused,) = reading["refused"]
     assert refused["name"] == "loss_fn_2"
     assert "return open('x')" in reply.splitlines()[refused["line"] - 1]
-    assert usage_of(search.kept) == Usage(246, 90)
+    assert usage_of([*search.kept, *search.saved]) == Usage(246, 90)
 
 
 def test_both_phases_are_kept_with_the_parent():
@@ -309,10 +340,12 @@ def test_both_phases_are_kept_with_the_parent():
         proposer.tell(0, [Individual(6, NPO, 0.5)])
         (proposal,) = proposer.ask(1)
     assert proposal.parents == (6,)
-    assert [(each["phase"], each["parent"]) for each in search.kept] == [
+    assert [(each["phase"], each["parent"]) for each in search.saved] == [
         ("reasoning", 6), ("code", 6),
     ]  # fmt: skip
-    assert [len(each["accepted"]) for each in search.kept] == [0, 1]
+    (reading,) = search.kept
+    assert len(reading["accepted"]) == 1
+    assert {each["sample"] for each in search.saved} == {reading["sample"]}
 
 
 FAULTS = {
@@ -511,7 +544,7 @@ def test_replies_of_every_kind_with_every_trouble_on_the_way():
     assert server.most_in_flight > 1
     forms = {(canonical_text(each.expression), each.epochs) for each in found}
     assert len(found) == len(forms) > 30
-    for record in search.kept:
+    for record in search.saved:
         json.dumps(record)
         for message in record["messages"]:
             assert len(message["content"]) < 20_000

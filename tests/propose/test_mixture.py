@@ -208,7 +208,7 @@ def test_genetic_programming_crosses_losses_of_the_model_and_the_model_refines_i
     with Server(reply) as server:
         endpoint = Endpoint(server.url, "tiny", timeout=5.0)
         mixture = Mixture(
-            space(keep=kept.append),
+            space(save=kept.append),
             {"gp": gp, "llm": lambda s: LLMProposer(s, endpoint, told.append)},
         )
         first = mixture.ask(0)

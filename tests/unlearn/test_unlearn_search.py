@@ -14,7 +14,7 @@ from evoloss.errors import NothingTrained, UserError
 from evoloss.lang import zoo
 from evoloss.lang.parse import parse
 from evoloss.lang.types import UNLEARNING, UNLEARNING_TOKENS
-from evoloss.propose.llm import Endpoint
+from evoloss.propose.llm import Endpoint, usage_of
 from evoloss.propose.proposer import Proposal
 from evoloss.propose.unlearning import UnlearningEvolution
 from evoloss.store import Store
@@ -418,7 +418,7 @@ def asked(problem, out, method, url, **settings):
         endpoint=endpoint, **{**SETTINGS, "generations": 2, **settings},
     )  # fmt: skip
     with Store.open(out, write=False) as store:
-        return result, said, store.records()
+        return result, said, store.records("llm")
 
 
 def replies(number, request):
@@ -481,21 +481,32 @@ def test_a_mixture_has_losses_of_both(problem, tmp_path):
     assert records
 
 
-def test_a_run_with_a_language_model_is_resumed_with_what_it_has_spent(problem, tmp_path):
+def test_replies_of_an_unfinished_generation_are_not_asked_for_again(problem, tmp_path):
     def stop(progress):
         if (progress.generation, progress.stage) == (2, "training"):
             raise Broken
 
-    with Server(replies) as server, pytest.raises(Broken):
-        asked(problem, tmp_path / "run", "llm", server.url, observer=stop)
+    def reply(number, request):
+        seed = request.body["seed"] / 2**31
+        return Scripted(losses(1.5 + seed, 2.25 + seed, 3.125 + seed))
+
+    with Server(reply) as server:
+        whole, _, paid = asked(problem, tmp_path / "whole", "mixture", server.url)
+        with pytest.raises(Broken):
+            asked(problem, tmp_path / "run", "mixture", server.url, observer=stop)
     said = []
     with Store.open(tmp_path / "run", write=False) as store:
-        endpoint, before = Endpoint(**store.about["endpoint"]), store.candidates()
-        assert {each["generation"] for each in store.records()} == {0}
-    again, _ = resume(tmp_path / "run", makers=makers(endpoint, said.append), say=said.append)
-    assert again.history[:6] == before
-    assert len(again.history) == 12
-    assert any("wrote 0 of 6" in line for line in said)
+        endpoint, before = Endpoint(**store.about["endpoint"]), store.records()
+        assert {each["generation"] for each in store.unfinished()} == {1}
+    # Its server is not there any more.
+    again, _ = resume(
+        tmp_path / "run", makers=makers(endpoint, said.append, before), say=said.append
+    )
+    assert again.history == whole.history
+    assert not [line for line in said if "wrote" in line]
+    with Store.open(tmp_path / "run", write=False) as store:
+        assert usage_of(store.records()) == usage_of(before) == usage_of(paid)
+        assert store.unfinished() == []
 
 
 # What is refused

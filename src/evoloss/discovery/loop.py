@@ -18,15 +18,16 @@ from evoloss.discovery.randomness import Purpose, stream
 from evoloss.discovery.result import Budget, Result, found_losses
 from evoloss.discovery.stages import Generation
 from evoloss.errors import NothingTrained
-from evoloss.propose.proposer import Individual, Keep
+from evoloss.propose.proposer import Individual
 from evoloss.store import Store
 from evoloss.wording import counted
 
 
-def known_to_proposers(
-    settings: LoopSettings, archive: Archive, keep: Keep = lambda record: None
-) -> dict[str, Any]:
-    """The fields of a Space that the loop knows; the arena adds what is its own."""
+def known_to_proposers(settings: LoopSettings, archive: Archive, **records: Any) -> dict[str, Any]:
+    """The fields of a Space that the loop knows; the arena adds what is its own.
+
+    records: what becomes of a proposer's, where they are stored.
+    """
     return {
         "population": settings.population,
         "parsimony": settings.parsimony,
@@ -34,7 +35,7 @@ def known_to_proposers(
         "seeded": settings.seeded,
         "random": lambda number, slot: stream(settings.seed, Purpose.PROPOSAL, number, slot),
         "avoid": archive.seen,
-        "keep": keep,
+        **records,
     }
 
 
@@ -59,7 +60,10 @@ class Run:
             self.refusals.extend(store.records(RECORD))
         self.began_at = self.generation
         self.exhausted = False
-        known = known_to_proposers(self.settings, self.archive, self.records.append)
+        known = known_to_proposers(
+            self.settings, self.archive, keep=self.records.append, save=self._save,
+            saved=() if store is None else store.unfinished(),
+        )  # fmt: skip
         self.proposer = arena.proposer(arena.space(known))
         looks_back = getattr(self.proposer, "looks_back", None)
         first = 0 if looks_back is None else max(0, self.generation - looks_back)
@@ -98,6 +102,11 @@ class Run:
         self._tell(self.generation)
         self.generation += 1
         self._report("saved", 0.0)
+
+    def _save(self, record: Mapping[str, Any]) -> None:
+        """Stores a record of the generation in work, whatever becomes of that."""
+        if self.store is not None:
+            self.store.save(self.generation, record)
 
     def _summaries(self, store: Store) -> list[Summary]:
         """Of all stored candidates; found out anew, and kept, where an earlier version wrote."""

@@ -64,7 +64,7 @@ class Avoid(Protocol):
 
 
 Keep = Callable[[Mapping[str, Any]], None]
-"""Takes a record, plain JSON data, to be stored with the generation that is being asked for."""
+"""Takes a record, plain JSON data, of the generation that is being asked for."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ class Space:
     random: the generator of a generation's slot; avoid: tells what was seen before.
     signature: what the losses are functions of. known: other losses to start from.
     most_epochs: how many epochs a proposal may ask for; None where that is not searched.
-    keep: stores what a proposer wants remembered, such as prompts and replies.
+    keep: stores what a proposer wants remembered, with the generation.
+    save: stores what must outlive a killed process, such as a reply that was paid for, at once.
+    saved: what a search that was broken off had saved of a generation that it did not finish.
     """
 
     population: int
@@ -91,6 +93,8 @@ class Space:
     known: tuple[Expr, ...] = ()
     most_epochs: int | None = None
     keep: Keep = lambda record: None
+    save: Keep = lambda record: None
+    saved: Sequence[Mapping[str, Any]] = ()
 
     def signature_of(self, *parents: Expr) -> Signature:
         """What children of such losses are functions of: of tokens, if a parent has masks."""

@@ -1,9 +1,9 @@
 """The file of a run: opened, locked, checked, and written in transactions.
 
-A rollback journal, not a write-ahead log: there is one commit a generation, so nothing is gained
-by a faster one, and after each commit `run.db` alone is the whole run and may be copied. A process
-killed in the middle of a commit leaves a journal behind, which the next one to open the file,
-reader or writer, rolls back.
+A rollback journal, not a write-ahead log: there is one commit a generation, and one a reply of a
+language model, so nothing is gained by a faster one, and after each commit `run.db` alone is the
+whole run and may be copied. A process killed in the middle of a commit leaves a journal behind,
+which the next one to open the file, reader or writer, rolls back.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ CREATE TABLE candidates (
 CREATE INDEX candidates_by_generation ON candidates (generation);
 CREATE TABLE records (
     id INTEGER PRIMARY KEY,
-    generation INTEGER NOT NULL REFERENCES generations,
+    generation INTEGER NOT NULL,   -- which need not be finished
     record TEXT NOT NULL           -- JSON: what the proposer keeps, such as prompts and replies
 );
 CREATE TABLE keys (

@@ -1,6 +1,7 @@
 """The record of a run: what is written of a search and read of it again.
 
-A generation is one transaction of the file, see `database`.
+A generation is one transaction of the file, see `database`; what cannot be had again if the process
+is killed, such as a reply that was paid for, is one of its own before.
 """
 
 from __future__ import annotations
@@ -98,11 +99,13 @@ class Store:
             connection.executemany(
                 _INSERT, [(*to_row(candidate), formula(candidate)) for candidate in candidates]
             )
-            connection.executemany(
-                "INSERT INTO records (generation, record) VALUES (?, ?)",
-                [(generation, json.dumps(dict(record))) for record in records],
-            )
+            _put_records(connection, generation, records)
             _put_keys(connection, summaries)
+
+    def save(self, generation: int, record: Mapping[str, Any]) -> None:
+        """Saves a record of a generation in work, at once. Raises UserError as `commit` does."""
+        with self._database.transaction() as connection:
+            _put_records(connection, generation, [record])
 
     def add_summaries(self, summaries: Sequence[Summary]) -> None:
         """Keeps those of candidates that were saved without."""
@@ -206,11 +209,19 @@ class Store:
         return total
 
     def records(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """What proposers kept, oldest first; all of it, or what is of a kind."""
+        """What proposers kept and saved, oldest first; all of it, or what is of a kind."""
         rows = self._database.read(
             "SELECT record FROM records "
             "WHERE ?1 IS NULL OR json_extract(record, '$.kind') = ?1 ORDER BY id", kind,
         )  # fmt: skip
+        return [json.loads(text) for (text,) in rows]
+
+    def unfinished(self) -> list[dict[str, Any]]:
+        """The records that were saved of a generation that was not finished, oldest first."""
+        rows = self._database.read(
+            "SELECT record FROM records "
+            "WHERE generation NOT IN (SELECT generation FROM generations) ORDER BY id"
+        )
         return [json.loads(text) for (text,) in rows]
 
     def evaluations(self) -> list[dict[str, Any]]:
@@ -239,6 +250,15 @@ class Store:
             f"SELECT {COLUMNS} FROM candidates WHERE id >= ? AND id < ? ORDER BY id", first, end
         )
         return tuple(from_row(row) for row in rows)
+
+
+def _put_records(
+    connection: sqlite3.Connection, generation: int, records: Sequence[Mapping[str, Any]]
+) -> None:
+    connection.executemany(
+        "INSERT INTO records (generation, record) VALUES (?, ?)",
+        [(generation, json.dumps(dict(record))) for record in records],
+    )
 
 
 def _put_keys(connection: sqlite3.Connection, summaries: Sequence[Summary]) -> None:

@@ -12,13 +12,18 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
-
-from evoloss.propose.llm.connection import Call, Connection, Messages, key_of, load_library
+from evoloss.propose.llm.connection import (
+    Asked,
+    Call,
+    Connection,
+    Prompt,
+    key_of,
+    load_library,
+)
 from evoloss.propose.llm.endpoint import Budget, Endpoint, Usage
 from evoloss.propose.llm.stream import Reply
 
@@ -27,14 +32,7 @@ _NOW_THE_CODE = "Now write your functions: only the answer, between <answer> and
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Messages, and the generator that a sample's seed and pauses are drawn from."""
-
-    messages: Messages
-    rng: np.random.Generator
+Said = TypeVar("Said")
 
 
 @dataclass(frozen=True)
@@ -47,16 +45,33 @@ class Answer:
 
 
 class Client:
-    """An endpoint in use, and what was spent there. Raises UserError without its library."""
+    """An endpoint in use, and what was spent there. Raises UserError without its library.
 
-    def __init__(self, endpoint: Endpoint, spent: Usage | None = None) -> None:
+    made: calls of a search that was broken off, which are not made again.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        spent: Usage | None = None,
+        made: Mapping[Asked, Call] | None = None,
+    ) -> None:
         load_library()
         self.endpoint = endpoint
+        self.made = made or {}
         self.budget = Budget(endpoint, spent or Usage())
         self._left_out: set[str] = set()
 
-    def ask(self, prompts: Sequence[Prompt], retries: int | None = None) -> list[Answer]:
-        """An answer to each prompt. retries: other than the endpoint's."""
+    def ask(
+        self,
+        prompts: Sequence[Prompt],
+        retries: int | None = None,
+        arrived: Callable[[Call], None] = lambda call: None,
+    ) -> list[Answer]:
+        """An answer to each prompt. retries: other than the endpoint's.
+
+        arrived: told, in this thread, of every call that is made, while others are in flight.
+        """
         if not prompts:
             return []
         endpoint = self.endpoint
@@ -66,11 +81,15 @@ class Client:
             timeout=endpoint.timeout,
         ) as service:  # fmt: skip
             most = endpoint.retries if retries is None else retries
-            connection = Connection(endpoint, self.budget, service, most, self._left_out)
+            calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+            connection = Connection(
+                endpoint, self.budget, service, most, self._left_out, self.made, calls.put
+            )
             try:
                 return _in_parallel(
-                    lambda prompt: _answer(connection, prompt), prompts, endpoint.samples_at_once
-                )
+                    lambda prompt: _answer(connection, prompt),
+                    prompts, endpoint.samples_at_once, calls, arrived,
+                )  # fmt: skip
             finally:
                 connection.stopped.set()
 
@@ -80,11 +99,9 @@ def _answer(connection: Connection, prompt: Prompt) -> Answer:
     endpoint = connection.endpoint
     sampling = {"temperature": endpoint.temperature, "top_p": endpoint.top_p}
     if not endpoint.two_phase:
-        return _answered(
-            connection, connection.call("single", prompt.messages, sampling, prompt.rng)
-        )
+        return _answered(connection, connection.call("single", prompt, sampling))
     stopping = {**sampling, "stop": ["<answer>"]}
-    first = connection.call("reasoning", prompt.messages, stopping, prompt.rng)
+    first = connection.call("reasoning", prompt, stopping)
     if first is None or not (first.reply.text or first.reply.reasoning):
         return _answered(connection, first)
     if first.reply.text.partition("<answer>")[2].strip():
@@ -100,15 +117,20 @@ def _coded(connection: Connection, prompt: Prompt, first: Call) -> Answer:
     if "continue_final_message" not in connection.left_out:
         begun = {"role": "assistant", "content": f"{thoughts}\n<answer>\n"}
         options = {**sampling, **_CONTINUED}
-        call = connection.call("code", (*prompt.messages, begun), options, prompt.rng)
+        call = connection.call("code", _with(prompt, begun), options)
         if call is None or call.reply.status not in (400, 422):
             return _answered(connection, *calls, call)
         calls.append(call)
         connection.left_out.add("continue_final_message")
     done = {"role": "assistant", "content": thoughts}
     request = {"role": "user", "content": _NOW_THE_CODE}
-    call = connection.call("code", (*prompt.messages, done, request), sampling, prompt.rng)
+    call = connection.call("code", _with(prompt, done, request), sampling)
     return _answered(connection, *calls, call)
+
+
+def _with(prompt: Prompt, *messages: Mapping[str, str]) -> Prompt:
+    """The prompt with further messages."""
+    return replace(prompt, messages=(*prompt.messages, *messages))
 
 
 def _answered(connection: Connection, *calls: Call | None) -> Answer:
@@ -131,25 +153,40 @@ def _thoughts(reply: Reply) -> str:
 
 
 def _in_parallel(
-    function: Callable[[Item], Found], items: Sequence[Item], workers: int
+    function: Callable[[Item], Found],
+    items: Sequence[Item],
+    workers: int,
+    said: queue.SimpleQueue[Said | None],
+    tell: Callable[[Said], None],
 ) -> list[Found]:
-    """The function of every item, in threads that do not keep an interrupted program alive."""
+    """The function of every item, in threads that do not keep an interrupted program alive.
+
+    said, tell: what the function puts there is told here, in the calling thread.
+    """
     found: dict[int, Found] = {}
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     for index in range(len(items)):
         todo.put(index)
 
     def work() -> None:
-        while True:
-            try:
-                index = todo.get_nowait()
-            except queue.Empty:
-                return
-            found[index] = function(items[index])
+        try:
+            while True:
+                try:
+                    index = todo.get_nowait()
+                except queue.Empty:
+                    return
+                found[index] = function(items[index])
+        finally:
+            said.put(None)
 
     threads = [threading.Thread(target=work, daemon=True) for _ in items[:workers]]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    at_work = len(threads)
+    while at_work:
+        one = said.get()
+        if one is None:
+            at_work -= 1
+        else:
+            tell(one)
     return [found[index] for index in range(len(items))]

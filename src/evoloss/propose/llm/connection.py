@@ -7,11 +7,12 @@ A request that failed is made again after a pause that doubles and is partly dra
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,20 @@ _DISPENSABLE = ("seed", "stream_options", "top_k", "top_p", "temperature", "stop
 """What a server may not know; it is left out from then on, and max_tokens gets its new name."""
 
 Messages = tuple[Mapping[str, str], ...]
+Asked = tuple[int, str, str]
+"""What tells a request from all others of a search, see `asked`."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Messages, and the generator that a sample's seed and pauses are drawn from.
+
+    sample: its number, by which a resumed search knows it again.
+    """
+
+    messages: Messages
+    rng: np.random.Generator
+    sample: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,7 @@ class Call:
     """A request and what came of it; errors: of the attempts before the last; waits: after them."""
 
     phase: str
+    sample: int
     messages: Messages
     reply: Reply
     usage: Usage
@@ -52,6 +68,8 @@ class Connection:
     """An open client and what its threads share.
 
     retries: further attempts at a request. left_out: options that the server was found to refuse.
+    made: calls of a search that was broken off, which are not paid for again. arrived: told of
+    every other call as soon as it is over.
     stopped: set when nobody waits for the replies any more.
     """
 
@@ -60,12 +78,22 @@ class Connection:
     service: openai.OpenAI
     retries: int
     left_out: set[str]
+    made: Mapping[Asked, Call]
+    arrived: Callable[[Call], None]
     stopped: threading.Event = field(default_factory=threading.Event)
 
-    def call(
-        self, phase: str, messages: Messages, sampling: Mapping[str, Any], rng: np.random.Generator
-    ) -> Call | None:
+    def call(self, phase: str, prompt: Prompt, sampling: Mapping[str, Any]) -> Call | None:
         """One request with its retries; None if the budget does not allow it."""
+        made = self.made.get(asked(phase, prompt.sample, prompt.messages))
+        if made is not None:
+            return _again(made, prompt.rng)
+        call = self._made(phase, prompt, sampling)
+        if call is not None:
+            self.arrived(call)
+        return call
+
+    def _made(self, phase: str, prompt: Prompt, sampling: Mapping[str, Any]) -> Call | None:
+        messages, rng = prompt.messages, prompt.rng
         reserved = self.budget.reserve(
             sum(10 + estimated_tokens(len(each["content"])) for each in messages)
         )
@@ -73,7 +101,7 @@ class Connection:
             return None
         options = {
             **sampling, "max_tokens": reserved.completion_tokens,
-            "seed": int(rng.integers(2**31)), "stream_options": {"include_usage": True},
+            "seed": seed_of(rng), "stream_options": {"include_usage": True},
         }  # fmt: skip
         if self.endpoint.top_k is not None:
             options["top_k"] = self.endpoint.top_k
@@ -89,7 +117,8 @@ class Connection:
                 continue
             if not reply.again or len(waits) >= self.retries or self.stopped.is_set():
                 break
-            wait = _pause(len(waits), rng) if reply.wait is None else reply.wait
+            drawn = _pause(len(waits), rng)  # in any case: `_again` draws as often
+            wait = drawn if reply.wait is None else reply.wait
             if wait > self.endpoint.timeout:
                 reply.fault += f"; it asks to wait {wait:,.0f} s, which is longer than the timeout"
                 break
@@ -98,7 +127,9 @@ class Connection:
             self.stopped.wait(wait)
         self.budget.settle(reserved, used)
         seconds = time.monotonic() - started
-        return Call(phase, messages, reply, used, seconds, tuple(errors), tuple(waits))
+        return Call(
+            phase, prompt.sample, messages, reply, used, seconds, tuple(errors), tuple(waits)
+        )
 
     def _sent(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options that the server takes."""
@@ -162,6 +193,24 @@ class Connection:
                     self.left_out.add(name)
                     return True
         return False
+
+
+def asked(phase: str, sample: int, messages: Messages) -> Asked:
+    """What tells a request from all others of a search."""
+    return sample, phase, json.dumps(messages)
+
+
+def seed_of(rng: np.random.Generator) -> int:
+    """The seed that a request is sent with."""
+    return int(rng.integers(2**31))
+
+
+def _again(call: Call, rng: np.random.Generator) -> Call:
+    """A call that was made before. It leaves the generator where it was after it."""
+    seed_of(rng)
+    for attempt in range(len(call.waits)):
+        _pause(attempt, rng)
+    return call
 
 
 def _pause(attempt: int, rng: np.random.Generator) -> float:

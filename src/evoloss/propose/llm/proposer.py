@@ -8,9 +8,8 @@ the children of a generation are divided among the best five losses of the whole
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from evoloss.lang.canonical import canonical_text
 from evoloss.lang.expr import Expr
@@ -18,10 +17,11 @@ from evoloss.lang.reader import Read, Refused, read
 from evoloss.lang.text import to_text
 from evoloss.lang.types import Signature
 from evoloss.propose.llm import prompts
-from evoloss.propose.llm.client import Answer, Client, Prompt
-from evoloss.propose.llm.connection import Messages
+from evoloss.propose.llm.client import Answer, Client
+from evoloss.propose.llm.connection import Call, Messages, Prompt, seed_of
 from evoloss.propose.llm.endpoint import Endpoint, Usage
 from evoloss.propose.llm.evidence import is_scored
+from evoloss.propose.llm.records import READING, call_record, calls_made
 from evoloss.propose.proposer import Individual, Member, Proposal, Space
 from evoloss.wording import counted
 
@@ -74,7 +74,7 @@ class LLMProposer:
         self.endpoint = endpoint
         self.tell_user = tell_user
         self.fallback = fallback
-        self.client = Client(endpoint, spent)
+        self.client = Client(endpoint, spent, calls_made(space.saved, endpoint.model))
         self.people: dict[int, Individual] = {}
         self._down = False
         self._told = ""
@@ -118,7 +118,7 @@ class LLMProposer:
             if not missing:
                 break
             requests = self._requests(generation, wave, missing, refused)
-            answers = self._answers([each.prompt for each in requests])
+            answers = self._answers(generation, wave, requests)
             for request, answer in zip(requests, answers, strict=True):
                 found += self._read(generation, wave, request, answer, refused)
             reason = _why(answers, refused)
@@ -126,12 +126,23 @@ class LLMProposer:
                 break
         return _chosen(found, wanted), reason
 
-    def _answers(self, wanted: Sequence[Prompt]) -> list[Answer]:
-        """The endpoint's answers. After a round without any, one prompt alone tries it again."""
-        first = self.client.ask(wanted[:1], retries=0) if self._down else []
+    def _answers(self, generation: int, wave: int, requests: Sequence[_Request]) -> list[Answer]:
+        """The endpoint's answers, each call saved as soon as it is over: it may have been paid.
+
+        After a round without any, one prompt alone tries it again.
+        """
+        by_sample = {each.prompt.sample: each for each in requests}
+
+        def save(call: Call) -> None:
+            request = by_sample[call.sample]
+            place = {"generation": generation, "wave": wave, "parent": request.parent}
+            self.space.save(call_record(call, self.endpoint, **place, wanted=request.number))
+
+        wanted = [each.prompt for each in requests]
+        first = self.client.ask(wanted[:1], retries=0, arrived=save) if self._down else []
         if first and not first[0].text:
             return [*first, *(Answer("", first[0].reason, ()) for _ in wanted[1:])]
-        answers = [*first, *self.client.ask(wanted[len(first) :])]
+        answers = [*first, *self.client.ask(wanted[len(first) :], arrived=save)]
         self._down = not any(each.text for each in answers)
         return answers
 
@@ -148,8 +159,9 @@ class LLMProposer:
             hint = directions[order[index % len(directions)]]
             wish = prompts.Order(self._signature(parent), number, hint, self.space.most_epochs)
             messages = self._prompt(wish, parent, refused)
-            rng = self.space.random(generation, slots + 1 + index)
-            found.append(_Request(Prompt(messages, rng), number, parent.id if parent else None))
+            rng, same = (self.space.random(generation, slots + 1 + index) for _ in range(2))
+            prompt = Prompt(messages, rng, seed_of(same))
+            found.append(_Request(prompt, number, parent.id if parent else None))
         return found
 
     def _shares(
@@ -195,7 +207,7 @@ class LLMProposer:
     def _read(
         self, generation: int, wave: int, request: _Request, answer: Answer, refused: list[str]
     ) -> list[_Found]:
-        """The losses of an answer that were not seen before; all that was said is kept."""
+        """The losses of an answer that were not seen before; what was read is kept."""
         space = self.space
         found: list[_Found] = []
         accepted: list[tuple[Read, bool]] = []
@@ -217,7 +229,8 @@ class LLMProposer:
                 proposal = Proposal(each.expression, operator, parents, epochs, rate)
                 form = f"{canonical_text(each.expression)} for {epochs} epochs"
                 found.append(_Found(proposal, form, asked=len(found) < request.number))
-        self._keep(generation, wave, request, answer, accepted, not_read)
+        if answer.text:
+            self._keep(generation, wave, request, accepted, not_read)
         return found
 
     def _keep(
@@ -225,31 +238,20 @@ class LLMProposer:
         generation: int,
         wave: int,
         request: _Request,
-        answer: Answer,
         accepted: Sequence[tuple[Read, bool]],
         refused: Sequence[Refused],
     ) -> None:
-        """Hands every call of an answer to the store; what was read stands with the last one."""
+        """What was read in the last reply of a sample."""
         losses = [
             {"name": each.name, "line": each.line, "epochs": each.epochs,
              "loss": to_text(each.expression), "seen": seen}
             for each, seen in accepted
         ]  # fmt: skip
         refusals = [{"name": e.name, "line": e.line, "reason": e.reason} for e in refused]
-        for place, call in enumerate(answer.calls, start=1):
-            last = place == len(answer.calls)
-            self.space.keep({
-                "kind": "llm", "generation": generation, "wave": wave, "phase": call.phase,
-                "parent": request.parent, "wanted": request.number,
-                "model": self.endpoint.model, "messages": [dict(each) for each in call.messages],
-                "reply": call.reply.text, "reasoning": call.reply.reasoning,
-                "prompt_tokens": call.usage.prompt_tokens,
-                "completion_tokens": call.usage.completion_tokens,
-                "estimated": call.usage.estimated, "cost": call.usage.cost(self.endpoint),
-                "seconds": call.seconds, "waits": list(call.waits),
-                "errors": [*call.errors, *([call.reply.fault] if call.reply.fault else [])],
-                "accepted": losses if last else [], "refused": refusals if last else [],
-            })  # fmt: skip
+        self.space.keep({
+            "kind": READING, "generation": generation, "wave": wave,
+            "sample": request.prompt.sample, "accepted": losses, "refused": refusals,
+        })  # fmt: skip
 
 
 def _chosen(found: Sequence[_Found], wanted: int) -> list[Proposal]:
@@ -268,12 +270,3 @@ def _why(answers: Sequence[Answer], refused: Sequence[str]) -> str:
     if refused:
         return f"functions were refused, the last for: {refused[-1]}"
     return "the rest were no functions, or seen before"
-
-
-def usage_of(records: Iterable[Mapping[str, Any]]) -> Usage:
-    """What the calls of stored records used together."""
-    total = Usage()
-    for each in records:
-        if each.get("kind") == "llm":
-            total += Usage(each["prompt_tokens"], each["completion_tokens"], each["estimated"])
-    return total
