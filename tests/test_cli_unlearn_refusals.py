@@ -20,6 +20,7 @@ from evoloss.store import Store
 
 LOSS = "mean(log_probs_forget)"
 SEARCH = "unlearn search --model nowhere --forget f.jsonl --retain r.jsonl --against ga "
+ASKING = "--proposer llm --llm-url http://localhost:1/v1 --llm-model small "
 
 
 @pytest.fixture
@@ -57,6 +58,10 @@ def evo(evo):
         (SEARCH + "--two-phase", "--two-phase is given, but no language model is asked: leave it"),
         (SEARCH + "--llm-url http://localhost:1/v1", "--llm-url is given, but no language model"),
         (SEARCH + "--llm-model small", "--llm-model is given, but no language model is asked"),
+        (SEARCH + "--llm-retries 0", "--llm-retries is given, but no language model is asked"),
+        (SEARCH + ASKING + "--llm-timeout 0", "timeout 0.0 will not do: use 1 or more"),
+        (SEARCH + ASKING + "--llm-retries -1", "retries -1 is negative: use 0 or more"),
+        ("unlearn compare --demo --llm-timeout 9", "leave it out, or make the proposer llm"),
         (SEARCH + "--proposer zoo --llm-tokens 9", "or make the proposer llm or mixture"),
         ("unlearn compare --demo --two-phase", "--two-phase is given, but no language model is"),
         (

@@ -244,6 +244,26 @@ def test_a_language_model_is_asked(evo, files):
         assert store.records()
 
 
+def test_a_language_model_that_is_too_slow_is_done_without(evo, files):
+    """The search goes on with the others and says why; who resumes it waits no longer either."""
+    options = ("--llm-model", "tiny", "--llm-timeout", 0.3, "--llm-retries", 0)
+    with Server([Scripted(silent=True)]) as server:
+        done = evo(
+            "unlearn", "search", *given(files), *SMALL, "--against", "", "--proposer", "mixture",
+            "--llm-url", server.url, *options, "--out", "run",
+        )  # fmt: skip
+        asked = len(server.requests)
+    assert done.status == 0, done.err
+    told = " ".join((done.out + done.err).split())
+    assert re.search(r"tiny wrote 0 of \d loss(es)?: no answer from \S+ within 0\.3 s; ", told)
+    assert asked == 1
+    with Store.open(Path("run"), write=False) as store:
+        assert {each.operator.split()[0] for each in store.candidates()} == {"gp"}
+        assert len(store.candidates()) == 4
+        kept = store.about["endpoint"]
+    assert (kept["timeout"], kept["retries"]) == (0.3, 0)
+
+
 def test_tokens_and_cost_end_the_search(evo, files):
     options = (
         *given(files), *SMALL[2:], "--against", "", "--proposer", "llm", "--llm-model", "tiny",

@@ -58,6 +58,8 @@ def compare(
     llm_url: unlearn_options.LlmUrl = None,
     llm_model: unlearn_options.LlmModel = None,
     llm_tokens: unlearn_options.LlmTokens = None,
+    llm_timeout: unlearn_options.LlmTimeout = None,
+    llm_retries: unlearn_options.LlmRetries = None,
     two_phase: unlearn_options.TwoPhase = False,
     population: Annotated[
         int | None, typer.Option(help="Losses in a generation.", show_default="8")
@@ -104,10 +106,14 @@ def compare(
         {**SETTINGS, **changes} if demo else changes,
     )  # fmt: skip
     hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
-    endpoint = endpoint_of(llm_url, llm_model, two_phase, max_total_tokens=llm_tokens)
+    endpoint = endpoint_of(
+        llm_url, llm_model, two_phase, max_total_tokens=llm_tokens,
+        **given(timeout=llm_timeout, retries=llm_retries),
+    )  # fmt: skip
     check_asked(
         bool({"llm", "mixture"} & set(plan.proposers)),
         two_phase=two_phase, llm_url=llm_url, llm_model=llm_model, llm_tokens=llm_tokens,
+        llm_timeout=llm_timeout is not None, llm_retries=llm_retries is not None,
     )  # fmt: skip
     console = new_console()
     if demo:

@@ -63,6 +63,12 @@ LlmTokens = Annotated[
         show_default=False,
     ),
 ]
+LlmTimeout = Annotated[
+    float | None, typer.Option(help="Seconds that a whole reply may take.", show_default="180")
+]
+LlmRetries = Annotated[
+    int | None, typer.Option(help="Further attempts at a request that failed.", show_default="3")
+]
 LlmInputPrice = Annotated[float, typer.Option(help="Of a million tokens that it reads.", min=0)]
 LlmOutputPrice = Annotated[float, typer.Option(help="Of a million tokens that it writes.", min=0)]
 TwoPhase = Annotated[

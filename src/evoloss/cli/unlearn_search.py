@@ -84,6 +84,8 @@ def search(
     llm_url: unlearn_options.LlmUrl = None,
     llm_model: unlearn_options.LlmModel = None,
     llm_tokens: unlearn_options.LlmTokens = None,
+    llm_timeout: unlearn_options.LlmTimeout = None,
+    llm_retries: unlearn_options.LlmRetries = None,
     two_phase: unlearn_options.TwoPhase = False,
     llm_input_price: unlearn_options.LlmInputPrice = 0.0,
     llm_output_price: unlearn_options.LlmOutputPrice = 0.0,
@@ -148,11 +150,13 @@ def search(
     asks = changes["method"] in ("llm", "mixture")
     check_asked(
         asks, two_phase=two_phase, llm_url=llm_url, llm_model=llm_model, llm_tokens=llm_tokens,
+        llm_timeout=llm_timeout is not None, llm_retries=llm_retries is not None,
         llm_input_price=llm_input_price, llm_output_price=llm_output_price,
     )  # fmt: skip
     endpoint = endpoint_of(
         llm_url, llm_model, two_phase, max_total_tokens=llm_tokens,
         input_price=llm_input_price, output_price=llm_output_price,
+        **given(timeout=llm_timeout, retries=llm_retries),
     )  # fmt: skip
     if endpoint is None and asks:
         raise UserError(

@@ -164,7 +164,8 @@ class Connection:
         if isinstance(error, openai.APIStatusError):
             return self._refused(error)
         if isinstance(error, openai.APITimeoutError):
-            fault = f"no answer from {url} within {self.endpoint.timeout:g} s"
+            limit = f"{self.endpoint.timeout:g} s; --llm-timeout allows more"
+            fault = f"no answer from {url} within {limit}"
             return Reply(fault=fault, again=True)
         # No connection, a key that no header can hold, and the like.
         cause = error.__cause__ or error

@@ -55,8 +55,8 @@ def _check(endpoint: Endpoint) -> None:
     if not endpoint.model:
         raise UserError(f"no model is named for {endpoint.url}: name one that it serves")
     for name in ("timeout", "samples_at_once", "losses_per_sample", "max_tokens"):
-        if getattr(endpoint, name) <= 0:
-            raise UserError(f"{name} {getattr(endpoint, name)} is too small: use 1 or more")
+        if not 0 < getattr(endpoint, name) < math.inf:
+            raise UserError(f"{name} {getattr(endpoint, name)} will not do: use 1 or more")
     for name in ("retries", "temperature", "code_temperature", "input_price", "output_price"):
         if getattr(endpoint, name) < 0:
             raise UserError(f"{name} {getattr(endpoint, name)} is negative: use 0 or more")
