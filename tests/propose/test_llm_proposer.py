@@ -4,8 +4,10 @@ import ast
 import itertools
 import json
 import math
+import re
 import socket
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +27,9 @@ from evoloss.lang.types import SUPERVISED, UNLEARNING, UNLEARNING_FORGET, UNLEAR
 from evoloss.lang.zoo import loss
 from evoloss.propose.evolution import Evolution
 from evoloss.propose.llm import Endpoint, LLMProposer, Usage, connection, prompts, usage_of
-from evoloss.propose.llm.evidence import source
-from evoloss.propose.proposer import Individual, Space
+from evoloss.propose.llm.evidence import MAX_METRICS, source
+from evoloss.propose.proposer import Goal, Individual, Space
+from evoloss.unlearn.metrics.meaning import meanings
 
 PROPOSALS = (
     Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "proposals" / "proposals.jsonl"
@@ -185,20 +188,82 @@ def test_a_refinement_shows_what_is_known_of_the_parent():
         proposer.tell(0, told)
         proposer.ask(1)
     text = texts(server)[0]
-    assert "score 0.25, 4 epochs" in text
+    assert "The parent, to be improved (score -0.25, 4 epochs; higher is better)" in text
     assert "- forget quality: 0.1235" in text
     assert "- model utility: 0.5" in text
-    assert "1: 1, 15: 0.06667" in text
-    assert "100: 0.01" in text
+    assert "the score, by share of its training:\n1%: 1, 15%: 0.06667" in text
+    assert "100%: 0.01" in text
     assert "mean(3*log_probs_forget)" in text or "mean(log_probs_forget)*3" in text
     assert "the adapter did not move" in text
     tried = text.split("Changes of it that were tried:")[1].split("\n\n")[0]
-    assert "mean(square(log_probs_forget)) (score 0.75, 2 epochs)" in tried
+    assert "mean(square(log_probs_forget)) (score -0.75, 2 epochs)" in tried
     others = text.split("Other good losses:")[1].split("\n\n")[0]
-    assert "amax(log_probs_forget) (score 0.5, 2 epochs)" in others
+    assert "amax(log_probs_forget) (score -0.5, 2 epochs)" in others
     shown = next(iter(read(text.split("```python")[1].split("```")[0], UNLEARNING)))
     same_values(shown.expression, NPO)
     assert shown.epochs == 4
+
+
+def test_a_prompt_tells_the_objective_and_where_each_measurement_should_go():
+    goal = Goal("balance95", partial(meanings, objective="balance95"), "the balance")
+    many_more = {f"real_authors_{n}_prob": 0.5 for n in range(40)}
+    values = {"forget_prob": 0.2, "retain_prob": 0.9, **many_more, "mia_loss": 0.6,
+              "privleak": -3.0, "utility_kept": 0.96, "balance": 0.5, "forgetting": 0.4,
+              "balance95": 0.51}  # fmt: skip
+    details = {"metrics": values, "curve": [[3, 0.1], [12, 0.51]]}
+    search = Search(population=1, goal=goal)
+    with Server(many()) as server:
+        proposer = search.proposer(server.url)
+        proposer.tell(0, [Individual(0, NPO, -0.51, 4, details=details)])
+        proposer.ask(1)
+    text = texts(server)[0]
+    assert "(balance95 0.51, 4 epochs; higher is better)" in text
+    assert "lower is better):" not in text
+    shown = [each for each in text.split("\n") if each.startswith("- ") and " is better" in each]
+    names = [each.removeprefix("- ").split(":")[0] for each in shown]
+    assert names[:4] == ["balance95", "forgetting", "utility_kept", "balance"]
+    assert len(names) == len(set(names)) == MAX_METRICS
+    lines = dict(zip(names, shown, strict=True))
+    assert lines["forget_prob"] == (
+        "- forget_prob: 0.2 (lower is better; exp of the mean token log-probability of the answer "
+        "given the question)"
+    )
+    assert lines["retain_prob"] == "- retain_prob: 0.9 (higher is better)"
+    assert "the balance, by share of its training:\n25%: 0.1, 100%: 0.51" in text
+
+
+def test_what_was_stopped_early_is_no_good_loss_and_has_no_score():
+    stopped = {"curve": [[3, 0.2]], "at_rung": {"forgetting": 0.3, "utility_kept": 0.15}}
+    reason = "balance 0.2 after 3 steps is in the worse half"
+    told = [
+        Individual(0, NPO, -0.5, 4),
+        Individual(1, parse("amax(log_probs_forget)", UNLEARNING), -0.4, 2),
+        Individual(2, parse("amin(log_probs_forget)", UNLEARNING), 0.6, 2, "", (0,), reason,
+                   stopped),
+        Individual(3, parse("median(log_probs_forget)", UNLEARNING), 1.6, 2, "", (), reason,
+                   stopped),
+        Individual(4, parse("mean(log_probs_forget)", UNLEARNING), None, 2, "", (), "of NaN"),
+    ]  # fmt: skip
+    search = Search(population=4)
+    with Server(many()) as server:
+        proposer = search.proposer(server.url)
+        proposer.tell(0, told)
+        proposer.ask(1)
+    prompt = next(each for each in texts(server) if "improved (score 0.5" in each)
+    others = prompt.split("Other good losses:\n")[1].split("\n\n")[0]
+    assert others == "- amax(log_probs_forget) (score 0.4, 2 epochs)"
+    assert "Changes of it that were tried" not in prompt
+    failed = prompt.split("stopped early: avoid")[1].split("\n\n")[0].split("\n- ")[1:]
+    measured = "(forgetting 0.3, utility_kept 0.15)"
+    assert failed == [
+        f"amin(log_probs_forget) (stopped early, 2 epochs): {reason} {measured}",
+        "mean(log_probs_forget) (no score): of NaN",
+        f"median(log_probs_forget) (stopped early, 2 epochs): {reason} {measured}",
+    ]
+    # Where so few were trained to the end that it is to be improved itself.
+    prompt = next(each for each in texts(server) if "improved (stopped early, 2 epochs" in each)
+    assert f"It was stopped early: {reason}. Its measurements then:\n- forgetting: 0.3" in prompt
+    assert not re.search(r"score -?(0\.6|1\.6)", "".join(texts(server)))
 
 
 def test_a_parent_without_details_is_shown_as_well():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import hmean, ks_2samp
 
 from evoloss.errors import UserError
+from evoloss.unlearn.metrics.meaning import row_of
 from evoloss.unlearn.metrics.scores import (
     OBJECTIVES,
     UTILITY_PARTS,
@@ -159,3 +160,20 @@ def test_objectives_are_chosen_by_name():
     assert objective("balance", values) == balance(values) == pytest.approx(0.5)
     with pytest.raises(UserError, match="did you mean 'tofu_score'"):
         objective("tofu_scores", values)
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "aim"),
+    [("forget_prob", "prob", "lower"), ("retain_prob", "prob", "higher"),
+     ("trained_rouge", "rouge_l_recall", "higher"), ("world_facts_prob", "prob_among_options",
+     "higher"), ("news_prob", "prob", "higher"), ("forget_truth_ratio", "forget_truth_ratio",
+     "higher"), ("retain_truth_ratio", "truth_ratio", "higher"),
+     ("forget_knowmem", "rouge_l_f1", "lower"), ("retain_knowmem", "rouge_l_f1", "higher"),
+     ("wmdp_bio", "multiple_choice", "lower"), ("mmlu", "multiple_choice", "higher"),
+     ("extraction_strength", "extraction_strength", "lower"), ("mia_loss", "mia_loss",
+     "nearest to 0.5"), ("privleak", "privleak", "nearest to 0"), ("balance", "balance",
+     "higher")],
+)  # fmt: skip
+def test_what_a_value_is_and_where_it_should_go(name, metric, aim):
+    row, found = row_of(name, [name, "world_facts_truth_ratio"])
+    assert (row.name, found) == (metric, aim)

@@ -439,7 +439,8 @@ def test_a_language_models_losses_are_tried_and_all_that_is_said_is_kept(problem
     assert (best.id,) in parents
     # A prompt shows what was measured, with the errors that the search compares.
     prompt = str([each for each in sent if "balance" in str(each)])
-    assert f"score {best.error:.4g}" in prompt
+    assert f"balance {-best.error:.4g}" in prompt
+    assert "higher is better; harmonic mean of forgetting and utility kept" in prompt
     assert not [line for line in said if "wrote" in line]
 
 

@@ -7,7 +7,7 @@ broken-off search stood.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -68,6 +68,21 @@ Keep = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
+class Goal:
+    """What is searched for, in words for who is shown what was measured.
+
+    name: of the objective, of which higher is better; an error is its negative. meanings: what
+    measurements of such names are, the most important first. curve: what learning curves show.
+    """
+
+    name: str = "score"
+    meanings: Callable[[Collection[str]], Mapping[str, str]] = lambda names: dict.fromkeys(
+        names, ""
+    )
+    curve: str = "the score"
+
+
+@dataclass(frozen=True)
 class Space:
     """What is searched and how much at a time.
 
@@ -79,6 +94,7 @@ class Space:
     keep: stores what a proposer wants remembered, with the generation.
     save: stores what must outlive a killed process, such as a reply that was paid for, at once.
     saved: what a search that was broken off had saved of a generation that it did not finish.
+    goal: what is searched for, as it is told to a language model.
     """
 
     population: int
@@ -95,6 +111,7 @@ class Space:
     keep: Keep = lambda record: None
     save: Keep = lambda record: None
     saved: Sequence[Mapping[str, Any]] = ()
+    goal: Goal = Goal()
 
     def signature_of(self, *parents: Expr) -> Signature:
         """What children of such losses are functions of: of tokens, if a parent has masks."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -22,16 +23,21 @@ from evoloss.lang.fingerprint import batch_direction_fingerprint
 from evoloss.lang.screening import fault
 from evoloss.lang.types import UNLEARNING, UNLEARNING_FORGET, Signature
 from evoloss.lang.zoo import loss as known_loss
-from evoloss.propose.proposer import Proposer, Space
+from evoloss.propose.proposer import Goal, Proposer, Space
 from evoloss.unlearn.bench import MOST_TOGETHER, Bench, Sharing
 from evoloss.unlearn.contenders import Contender, trials
 from evoloss.unlearn.methods import Makers, known_losses, proposer
+from evoloss.unlearn.metrics.meaning import meanings
 from evoloss.unlearn.objective import signature_of
 from evoloss.unlearn.phase import Phase
 from evoloss.unlearn.plain import written
 from evoloss.unlearn.settings import UnlearnSettings
 from evoloss.unlearn.trainings import Trainings
 from evoloss.unlearn.trials import TIMED, Trials, Tried, fastest
+
+_CURVE = "balance on the part of the data that the search measures, before the end from the \
+probabilities of answers alone"
+"""What `details` keep of a training on its way."""
 
 
 class Unlearning:
@@ -81,6 +87,11 @@ class Unlearning:
             signature=self.signature,
             known=tuple(known.values()),
             most_epochs=self.settings.epochs,
+            goal=Goal(
+                self.settings.objective,
+                partial(meanings, objective=self.settings.objective),
+                _CURVE,
+            ),
             **{**common, "avoid": avoid},
         )
 

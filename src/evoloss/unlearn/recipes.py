@@ -106,13 +106,9 @@ def recipes(
     found |= _of_retain_model(prepared, found, retain)
     found |= _of_utility(prepared, found, original)
     found |= _of_forgetting(found, original, retain)
-    for name, objective, parts in (
-        ("balance", scores.balance, ("forgetting", "utility_kept")),
-        ("balance95", scores.balance95, ("forgetting", "utility_kept")),
-        ("tofu_score", scores.tofu_score, ("model_utility", "forget_rouge", "forget_prob")),
-        ("muse_score", scores.muse_score, (*_MUSE_SETS, "privleak")),
-    ):
-        found[name] = _reason(found, *parts) or partial(_of_values, score=objective)
+    for name, parts in scores.OBJECTIVE_PARTS.items():
+        score = getattr(scores, name)
+        found[name] = _reason(found, *parts) or partial(_of_values, score=score)
     return found
 
 

@@ -6,16 +6,16 @@ Every part has a limit, so that a prompt stays short whatever the search has com
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evoloss.errors import UserError
 from evoloss.lang.expr import Expr
 from evoloss.lang.reader import MAX_EPOCHS
 from evoloss.lang.types import Signature, Type
 from evoloss.propose.llm.connection import Messages
-from evoloss.propose.llm.evidence import formula, line_of, measured, score, source
+from evoloss.propose.llm.evidence import failure, formula, line_of, measured, score, source
 from evoloss.propose.llm.stream import short
-from evoloss.propose.proposer import Individual
+from evoloss.propose.proposer import Goal, Individual
 
 _SYSTEM = """\
 You design loss functions for machine unlearning. A trained language model is fine-tuned for a \
@@ -105,13 +105,15 @@ CHANGES = (
 class Order:
     """How many losses of which signature are wanted, and the direction they should take.
 
-    most_epochs: None where the number of epochs is not for the model to say.
+    most_epochs: None where the number of epochs is not for the model to say. goal: what they are
+    compared by.
     """
 
     signature: Signature
     number: int
     hint: str
     most_epochs: int | None
+    goal: Goal = field(default_factory=Goal)
 
 
 def hints(signature: Signature) -> tuple[str, ...]:
@@ -126,7 +128,7 @@ def first(
     parts = [_task(order)]
     if known:
         parts.append(_listed("Known already; do not repeat these", map(formula, known)))
-    parts += _mistakes(failed, refused)
+    parts += _mistakes(order, failed, refused)
     if known or failed:
         parts.append(_NOTATION)
     return _messages(order, parts)
@@ -142,21 +144,26 @@ def refinement(
 ) -> Messages:
     """Asks for better losses than the parent, which has the best score or nearly so.
 
-    children: what was made of it before. others: further good losses. failed: its siblings and
-    children that came to nothing, refused: functions that could not be read, and why.
+    children: what was made of it before. others: further good losses; all of these were trained to
+    the end. failed: its siblings and children that came to nothing or were stopped early, refused:
+    functions that could not be read, and why.
     """
     parts = [
         _task(order),
-        f"The parent, to be improved ({score(parent)}; lower is better):\n\n"
+        f"The parent, to be improved ({score(parent, order.goal)}; higher is better):\n\n"
         f"```python\n{source(parent, order.signature, order.most_epochs)}\n```",
     ]
-    if found := measured(parent):
+    if found := measured(parent, order.goal):
         parts.append(found)
     if children:
-        parts.append(_listed("Changes of it that were tried", map(line_of, children)))
+        parts.append(
+            _listed(
+                "Changes of it that were tried", [line_of(each, order.goal) for each in children]
+            )
+        )
     if others:
-        parts.append(_listed("Other good losses", map(line_of, others)))
-    parts += _mistakes(failed, refused)
+        parts.append(_listed("Other good losses", [line_of(each, order.goal) for each in others]))
+    parts += _mistakes(order, failed, refused)
     if children or others or failed:
         parts.append(_NOTATION)
     return _messages(order, parts)
@@ -174,11 +181,12 @@ def _listed(title: str, lines: Sequence[str] | map[str]) -> str:
     return "\n".join([f"{title}:", *(f"- {line}" for line in lines)])
 
 
-def _mistakes(failed: Sequence[Individual], refused: Sequence[str]) -> list[str]:
+def _mistakes(order: Order, failed: Sequence[Individual], refused: Sequence[str]) -> list[str]:
     parts = []
     if failed:
-        lines = [f"{line_of(each)}: {short(each.reason) or 'no score'}" for each in failed]
-        parts.append(_listed("Tried, and failed: avoid what made these fail", lines))
+        lines = [failure(each, order.goal) for each in failed]
+        title = "Tried, and failed or stopped early: avoid what made these worse than others"
+        parts.append(_listed(title, lines))
     if refused:
         parts.append(_listed("Just written, and refused: do not do this again",
                              [short(each) for each in refused]))  # fmt: skip

@@ -20,7 +20,7 @@ from evoloss.propose.llm import prompts
 from evoloss.propose.llm.client import Answer, Client
 from evoloss.propose.llm.connection import Call, Messages, Prompt, seed_of
 from evoloss.propose.llm.endpoint import Endpoint, Usage
-from evoloss.propose.llm.evidence import is_scored
+from evoloss.propose.llm.evidence import is_finished, is_scored
 from evoloss.propose.llm.records import READING, call_record, calls_made
 from evoloss.propose.proposer import Individual, Member, Proposal, Space
 from evoloss.wording import counted
@@ -157,7 +157,9 @@ class LLMProposer:
         found = []
         for index, (parent, number) in enumerate(self._shares(ranked, wanted)):
             hint = directions[order[index % len(directions)]]
-            wish = prompts.Order(self._signature(parent), number, hint, self.space.most_epochs)
+            wish = prompts.Order(
+                self._signature(parent), number, hint, self.space.most_epochs, self.space.goal
+            )
             messages = self._prompt(wish, parent, refused)
             rng, same = (self.space.random(generation, slots + 1 + index) for _ in range(2))
             prompt = Prompt(messages, rng, seed_of(same))
@@ -179,15 +181,19 @@ class LLMProposer:
         self, order: prompts.Order, parent: Individual | None, refused: Sequence[str]
     ) -> Messages:
         """The messages for a parent, or for first losses."""
-        latest = [each for each in self.people.values() if not is_scored(each)][::-1]
+        latest = [each for each in self.people.values() if not is_finished(each)][::-1]
+        latest.sort(key=is_scored)  # those that failed before those that were stopped early
         if parent is None:
             known = self.space.known[:SHOWN]
             return prompts.first(order, known, latest[:SHOWN], refused[-SHOWN:])
-        ranked = self._ranked()
+        ranked = list(filter(is_finished, self._ranked()))
         children = [each for each in ranked if parent.id in each.parents]
         others = [each for each in ranked if each is not parent and each not in children]
         related = {parent.id, *parent.parents}
-        failed = sorted(latest, key=lambda each: related.isdisjoint(each.parents))
+        failed = sorted(
+            (each for each in latest if each is not parent),
+            key=lambda each: related.isdisjoint(each.parents),
+        )
         return prompts.refinement(
             order, parent, children[:SHOWN], others[:SHOWN], failed[:SHOWN], refused[-SHOWN:]
         )

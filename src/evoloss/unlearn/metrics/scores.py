@@ -33,6 +33,13 @@ from evoloss.unlearn.metrics.table import MetricError, metric, value_of
 
 Objective = Literal["balance", "balance95", "tofu_score", "muse_score"]
 OBJECTIVES: tuple[Objective, ...] = ("balance", "balance95", "tofu_score", "muse_score")
+OBJECTIVE_PARTS: dict[str, tuple[str, ...]] = {
+    "balance": ("forgetting", "utility_kept"),
+    "balance95": ("forgetting", "utility_kept"),
+    "tofu_score": ("model_utility", "forget_rouge", "forget_prob"),
+    "muse_score": ("forget_verbmem", "forget_knowmem", "retain_knowmem", "privleak"),
+}
+"""The values that each is made of."""
 LEAST_KEPT = 0.95
 """Of the utility, by `balance95`."""
 
