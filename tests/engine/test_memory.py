@@ -52,6 +52,21 @@ def test_halves_until_it_fits_and_stays_there():
     assert told == [5, 2]
 
 
+def test_one_alone_is_made_smaller_as_long_as_it_can_be():
+    gpu, told, rows = Gpu(0), [], [4]
+
+    def smaller():
+        rows[0] //= 2
+        gpu.room = rows[0] == 1
+        return rows[0] > 0
+
+    found = in_parts([1, 2], 2, gpu.work, gpu_is_short, told.append, smaller)
+    assert found == [-1, -2]
+    assert (gpu.asked, told, rows) == ([2, 1, 1, 1, 1], [1], [1])
+    with pytest.raises(torch.OutOfMemoryError):
+        in_parts([1], 1, Gpu(0).work, gpu_is_short, told.append, smaller)
+
+
 def test_no_room_for_one_and_other_errors_are_raised():
     with pytest.raises(torch.OutOfMemoryError):
         in_parts([1, 2], 2, Gpu(0).work, gpu_is_short, lambda count: None)

@@ -8,7 +8,7 @@ from evoloss.errors import UserError
 from evoloss.lang.parse import parse
 from evoloss.lang.types import UNLEARNING, UNLEARNING_TOKENS
 from evoloss.unlearn.adapters import LoraSettings, attached, save
-from evoloss.unlearn.log_probs import mean_log_probs, reference, token_log_probs
+from evoloss.unlearn.log_probs import mean_log_probs, reference, rows_at_once, token_log_probs
 from evoloss.unlearn.objective import LossObjective, batches
 from evoloss.unlearn.trainer import Schedule, advance, begin
 from tiny_llama import sequences, sets, small_model
@@ -104,8 +104,10 @@ def trained(losses, model=None, schedules=None):
     return advance(model, LORA, objective, schedules, start, everyone, SCHEDULE.steps)
 
 
-def test_side_by_side_is_as_with_peft_one_by_one(tmp_path):
-    done = trained(LOSSES)
+@pytest.mark.parametrize("at_once", [None, 2, 1])
+def test_side_by_side_is_as_with_peft_one_by_one(tmp_path, at_once):
+    with rows_at_once(at_once):
+        done = trained(LOSSES)
     assert all(each.fine and each.moved > 0 and each.step == 5 for each in done)
     for number, state in enumerate(each.weights for each in done):
         wanted = with_peft(number, tmp_path)

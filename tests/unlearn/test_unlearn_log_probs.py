@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from evoloss.unlearn.log_probs import Sequences, logits_at, token_log_probs
+from evoloss.unlearn.log_probs import Sequences, logits_at, rows_at_once, token_log_probs
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -84,6 +87,61 @@ def test_their_gradients_are_those_of_all_logits() -> None:
     wanted = torch.autograd.grad(plainly(model, data).sum(), weights)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_rows_in_parts_have_the_gradients_of_a_loss_of_them_all(at_once: int) -> None:
+    model, data = model_of("Llama"), sequences()
+    weights = list(model.parameters())
+
+    def loss(found: Tensor) -> Tensor:
+        means = found.sum(1) / data.answer.sum(1)
+        return means.sort().values[1].exp() + means.var() + found.flatten().quantile(0.3)
+
+    with rows_at_once(at_once):
+        found = token_log_probs(model, data)
+    torch.testing.assert_close(found, plainly(model, data))
+    wanted = torch.autograd.grad(loss(plainly(model, data)), weights)
+    for one, other in zip(torch.autograd.grad(loss(found), weights), wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+class Held(TorchDispatchMode):
+    """Counts the bytes that tensors made within it hold, and the most that they have held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.alive: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):  # type: ignore[no-untyped-def]
+        made = function(*args, **(kwargs or {}))
+        for each in tree_leaves(made):
+            storage = each.untyped_storage() if isinstance(each, Tensor) else None
+            if storage is not None and storage._cdata not in self.alive:
+                self.alive.add(storage._cdata)
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self.freed, storage._cdata, storage.nbytes())
+        self.most = max(self.most, self.now)
+        return made
+
+    def freed(self, storage: int, size: int) -> None:
+        self.alive.discard(storage)
+        self.now -= size
+
+
+def test_activations_are_those_of_one_part_at_a_time() -> None:
+    model, data = model_of("Llama"), sequences()
+    many = Sequences(*(each.repeat(8, 1) for each in (data.tokens, data.attention, data.answer)))
+    held = {}
+    for at_once in (None, 12, 6, 3):
+        with rows_at_once(at_once), Held() as counted:
+            found = token_log_probs(model, many)
+            torch.autograd.grad(found.sum(), list(model.parameters()))
+        held[at_once] = counted.most
+    by_row = (held[12] - held[6]) / 6
+    assert held[6] - held[3] == pytest.approx(3 * by_row, rel=0.1)
+    assert held[None] - held[3] > 0.8 * 21 * by_row > 0
 
 
 def test_the_head_sees_the_asked_places_alone_and_is_left_as_it_was() -> None:

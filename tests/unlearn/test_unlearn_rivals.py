@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from cramped import cramp
 from evoloss.errors import UserError
 from evoloss.lang.parse import parse
 from evoloss.lang.types import UNLEARNING
 from evoloss.unlearn.adapters import LoraSettings, attached, off
 from evoloss.unlearn.data.example import DataSet, Example
 from evoloss.unlearn.fiction import fiction
-from evoloss.unlearn.log_probs import mean_log_probs, reference
+from evoloss.unlearn.log_probs import mean_log_probs, reference, rows_at_once
 from evoloss.unlearn.objective import LossObjective, Part, Sets
 from evoloss.unlearn.rivals import RIVALS, Context
 from evoloss.unlearn.rivals.idk_dpo import ANSWERS
@@ -177,18 +178,22 @@ def minibatch(step, retain):
     return examples, [DATA.retain.rows[row] for row in kept_rows], phrases, u
 
 
-@pytest.mark.parametrize("retain", [True, False])
+@pytest.mark.parametrize(("retain", "at_once"), [(True, None), (False, None), (True, 2)])
 @pytest.mark.parametrize("name", ORACLES)
-def test_values_and_gradients_are_those_of_the_papers(name, retain):
+def test_values_and_gradients_are_those_of_the_papers(name, retain, at_once, monkeypatch):
     model, step = small_model(), 2
     objective = RIVALS[name].make(VARIANTS[name], context(model, retain))
     assert len(objective) == 3
     with attached(model, 3, LORA) as adapters:
         randomised(adapters)
-        values = objective.values(model, step, [0, 1, 2])
+        passes = cramp(monkeypatch, 3 * (at_once or BATCH))
+        with rows_at_once(at_once):
+            values = objective.values(model, step, [0, 1, 2])
         found = torch.autograd.grad(values.sum(), adapters.parameters, materialize_grads=True)
         names = [f"{layer}.lora_{side}" for layer in adapters.layers for side in "AB"]
         weights = adapters.states()
+    assert max(passes) == 3 * (at_once or BATCH)
+    monkeypatch.undo()
     for number, state in enumerate(weights):
         config = peft.LoraConfig(r=2, lora_alpha=8, target_modules=list(LORA.targets))
         adapted = peft.get_peft_model(small_model(), config).eval()

@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cramped import cramp
 from evoloss.discovery.candidate import Fate
+from evoloss.discovery.randomness import Purpose
 from evoloss.errors import NothingTrained, UserError
 from evoloss.lang import zoo
 from evoloss.lang.parse import parse
@@ -19,10 +21,13 @@ from evoloss.propose.proposer import Proposal
 from evoloss.propose.unlearning import UnlearningEvolution
 from evoloss.store import Store
 from evoloss.unlearn import arena, trainings, trials
-from evoloss.unlearn import bench as bench_module
+from evoloss.unlearn.bench import AtOnce, Bench
 from evoloss.unlearn.methods import makers
+from evoloss.unlearn.plain import Entry
 from evoloss.unlearn.problem import load_problem
 from evoloss.unlearn.search import resume, search
+from evoloss.unlearn.settings import UnlearnSettings
+from evoloss.unlearn.trainings import Group
 from propose.llm_server import Scripted, Server, losses
 
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -377,28 +382,67 @@ def test_out_of_memory_fewer_train_at_a_time_which_is_said(problem, whole, monke
     assert any("out of memory: 1 adapter at a time" in line for line in said)
 
 
-def test_too_little_memory_for_one_is_the_end(problem, monkeypatch, tmp_path):
-    scarce(monkeypatch, 0, torch.OutOfMemoryError("out of memory"))
-    with pytest.raises(UserError, match=r"out of memory with a single adapter.* --batch"):
-        search(problem, **SETTINGS)
+SORTED = (
+    "mean(head(sort(select(mask_forget, log_probs_forget)), 9))"
+    " - quantile(select(mask_retain, log_probs_retain), 0.3)"
+)
 
 
-def test_too_little_memory_to_measure_the_model_is_a_mistake_that_a_smaller_batch_mends(
-    problem, monkeypatch
+def test_out_of_memory_with_one_its_rows_go_through_the_model_a_few_at_a_time(
+    problem, monkeypatch, tmp_path
 ):
-    measure, rows = bench_module.measure, []
+    plain = "mean(log_probs_forget) - mean(log_probs_retain)"
+    given = [proposal(plain, epochs=1), proposal(SORTED, epochs=1)]
+    settings = {"together": 2, "batch": 8, "texts": 1, "generations": 1}
+    whole, _, _ = tried(problem, given, **settings)
+    monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path))
+    passes, said = cramp(monkeypatch, 7), []
+    again, bench, _ = tried(problem, given, say=said.append, **settings)
+    assert what_matters(again) == what_matters(whole)
+    for one, other in zip(again, whole, strict=True):
+        assert one.error == pytest.approx(other.error, abs=1e-4)
+        metrics = other.details["metrics"]
+        assert one.details["metrics"] == pytest.approx(metrics, rel=1e-3, abs=1e-4)
+    assert bench.at_once == AtOnce(4, 4)
+    assert [line for line in said if "out of memory" in line] == [
+        "out of memory: 16 rows measured at a time from here on",
+        "out of memory: 8 rows measured at a time from here on",
+        "out of memory: 4 rows measured at a time from here on",
+        "out of memory: 1 adapter at a time from here on",
+        "out of memory: 4 rows of a batch at a time from here on",
+    ]
+    assert sum(size > 7 for size in passes) == 5
 
-    def cramped(*given, batch, **others):
-        rows.append(batch)
-        if batch > 4:
-            raise torch.OutOfMemoryError("out of memory")
-        return measure(*given, batch=batch, **others)
 
-    monkeypatch.setattr(bench_module, "measure", cramped)
-    with pytest.raises(UserError, match=r"out of memory with the model alone.* --batch \(now 3\)"):
+def test_out_of_memory_while_a_rival_is_made_it_draws_the_same_again(problem, monkeypatch):
+    bench = Bench(problem, UnlearnSettings(**SETTINGS))
+    entry = Entry(None, 4, 1e-3, "IdkDPO", {})
+
+    def made():
+        group = Group.of(bench, bench.searching.name, [entry], Purpose.EVALUATION, 0, 4)
+        return group.objective
+
+    whole, passes = made(), cramp(monkeypatch, 1)
+    again = made()
+    assert max(passes) > 1
+    assert bench.at_once.trained == 1
+    assert torch.equal(again.minibatches.forget, whole.minibatches.forget)
+    assert torch.equal(again.idk.rows, whole.idk.rows)
+    torch.testing.assert_close(again.idk.part.reference, whole.idk.part.reference)
+
+
+def test_too_little_memory_for_one_row_is_the_end(problem, monkeypatch):
+    scarce(monkeypatch, 0, torch.OutOfMemoryError("out of memory"))
+    said = []
+    with pytest.raises(UserError, match=r"out of memory with a single row: .* --context \(now"):
+        search(problem, say=said.append, **SETTINGS)
+    assert said[-1] == "out of memory: 1 row of a batch at a time from here on"
+
+
+def test_too_little_memory_to_measure_one_row_is_the_end(problem, monkeypatch):
+    cramp(monkeypatch, 0)
+    with pytest.raises(UserError, match="out of memory with a single row"):
         search(problem, **SETTINGS)
-    search(problem, **{**SETTINGS, "batch": 1, "generations": 1, "finalists": 0})
-    assert set(rows) == {12, 4}
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(problem, monkeypatch):

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import fictional
+from cramped import cramp
 from evoloss.discovery.candidate import Fate
 from evoloss.lang.parse import parse
 from evoloss.lang.text import to_text
 from evoloss.lang.zoo import loss
 from evoloss.unlearn import constants, tuning
-from evoloss.unlearn.bench import Bench, Sharing
+from evoloss.unlearn.bench import AtOnce, Bench, Sharing
 from evoloss.unlearn.constants import Tunable, free
 from evoloss.unlearn.problem import Problem
 from evoloss.unlearn.search import resume, search
@@ -55,6 +56,7 @@ def bench_of(model, retain=True, **settings):
         language=SimpleNamespace(model=model),
         start=None if model is None else begin(model, LORA, 5),
         sharing=Sharing(16, 1),
+        at_once=AtOnce(),
         steps=lambda phase, epochs: epochs * 3,
         say=lambda line: None,
     )
@@ -207,6 +209,21 @@ def test_out_of_memory_halves_how_many_are_tuned_at_a_time(monkeypatch):
     assert tuned(bench, NPO, WGA, SQUARES) == [pytest.approx(each, rel=1e-4) for each in wanted]
     assert bench.sharing.together == 1
     assert said == ["out of memory: 1 adapter at a time from here on"]
+
+
+@pytest.mark.parametrize("local_search", ["unrolled", "es"])
+def test_out_of_memory_with_one_halves_the_rows_that_go_through_the_model(
+    monkeypatch, local_search
+):
+    settings = {"local_search": local_search, "local_steps": 2, "es_pairs": 1}
+    bench, said = bench_of(restless_model(), **settings), []
+    bench.say = said.append
+    wanted = tuned(bench, WGA)
+    passes = cramp(monkeypatch, 1)
+    assert tuned(bench, WGA) == [pytest.approx(each, rel=1e-4) for each in wanted]
+    assert passes[0] == 3
+    assert max(passes[1:]) == 1
+    assert said == ["out of memory: 1 row of a batch at a time from here on"]
 
 
 def test_a_search_tunes_and_goes_on_where_it_was_broken_off(tmp_path):

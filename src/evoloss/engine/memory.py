@@ -81,11 +81,12 @@ def in_parts(
     work: Callable[[Sequence[S]], list[T]],
     short: Callable[[BaseException], bool],
     fewer: Callable[[int], None],
+    smaller: Callable[[], bool] = lambda: False,
 ) -> list[T]:
     """The work on so many at a time; half as many where memory does not do.
 
-    short: whether an error says so; fewer: told how many at a time from there on. An error with one
-    alone is raised.
+    short: whether an error says so; fewer: told how many at a time from there on. smaller: makes
+    the work on one alone take less, and says whether it can; if not, the error is raised.
     """
     found: list[T] = []
     while len(found) < len(chosen):
@@ -94,11 +95,12 @@ def in_parts(
             found += work(part)
             continue
         except (RuntimeError, MemoryError) as error:
-            if not short(error) or len(part) == 1:
+            if not short(error) or (len(part) == 1 and not smaller()):
                 raise
         # After the error is gone, and with it what it held.
-        together = max(1, len(part) // 2)
-        fewer(together)
+        if len(part) > 1:
+            together = len(part) // 2
+            fewer(together)
     return found
 
 

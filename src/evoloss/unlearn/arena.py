@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -193,9 +193,9 @@ class Unlearning:
             repr(language.model), language.precision, described(language.device), settings.batch,
             settings.lora, sorted(choices), len(bench.searching.sets.forget),
         )  # fmt: skip
-        return Sharing(
-            **remembered("adapters", about, lambda: asdict(fastest(bench, some, choices)))
-        )
+        found = remembered("adapters", about, lambda: asdict(fastest(bench, some, choices)))
+        # Memory may not have done for what was tried out.
+        return replace(Sharing(**found), together=min(found["together"], bench.sharing.together))
 
 
 def loss_trials(

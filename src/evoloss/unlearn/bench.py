@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
+from torch import Tensor
 
 from evoloss.discovery.randomness import Purpose, stream, torch_seed
 from evoloss.engine.memory import in_parts
@@ -28,8 +29,8 @@ from evoloss.errors import UserError
 from evoloss.unlearn import identity
 from evoloss.unlearn.data.divide import Divided, divide, divide_set, evenly
 from evoloss.unlearn.data.example import DataSet, Example, UnlearningData
-from evoloss.unlearn.language import Language, load_language
-from evoloss.unlearn.log_probs import Sequences
+from evoloss.unlearn.language import REFERENCE_BATCH, Language, load_language
+from evoloss.unlearn.log_probs import Sequences, rows_at_once
 from evoloss.unlearn.measurement import Failed, measure, missing
 from evoloss.unlearn.objective import Part, Sets
 from evoloss.unlearn.phase import SEARCHING, TESTING, Known, Phase, division, of_finals
@@ -75,6 +76,21 @@ class Sharing:
             torch.set_num_threads(before)
 
 
+@dataclass(frozen=True)
+class AtOnce:
+    """Rows that go through the model at once, for each adapter; None: as many as are wanted.
+
+    trained: of a minibatch, the loss being that of all its rows. measured: where nothing is learnt.
+    """
+
+    trained: int | None = None
+    measured: int | None = None
+
+
+Kind = Literal["trained", "measured"]
+_SAID = {"trained": "of a batch", "measured": "measured"}
+
+
 class Bench:
     """What all trainings of a problem share.
 
@@ -91,6 +107,7 @@ class Bench:
         self.device = device
         self.known = known or {}
         self.sharing = Sharing.of(settings)
+        self.at_once = AtOnce()
         self._whole = Sharing(self.sharing.together, torch.get_num_threads())
         self.language: Language = load_language(problem.model, device, settings.precision)
         # As it is from here on: a run that is resumed elsewhere has the same weights.
@@ -197,23 +214,41 @@ class Bench:
         """The adapter that all trainings of the search begin with."""
         return self.start_of(0)
 
-    def in_parts(self, chosen: Sequence[int], work: Callable[[Sequence[int]], list[T]]) -> list[T]:
-        """The work on so many at a time; half as many where memory does not do.
+    def in_parts(
+        self, chosen: Sequence[int], work: Callable[[Sequence[int]], list[T]],
+        kind: Kind = "trained",
+    ) -> list[T]:  # fmt: skip
+        """The work on so many at a time; half as many where memory does not do, then half the rows.
 
-        Raises: UserError where it does not do for one alone.
+        kind: which of `AtOnce`'s rows the work is on; who measures asks for `rows_measured` itself.
+        Raises: UserError where memory does not do for one row of one.
         """
 
         def fewer(count: int) -> None:
             self.sharing = replace(self.sharing, together=count)
             self.say(f"out of memory: {counted(count, 'adapter')} at a time from here on")
 
-        with _enough_memory("a single adapter", self.settings):
-            return in_parts(chosen, self.sharing.together, work, out_of_memory, fewer)
+        def smaller() -> bool:
+            before: int | None = getattr(self.at_once, kind)
+            if before == 1:
+                return False
+            wanted = self.settings.batch if kind == "trained" else self.rows_measured
+            count = max(1, (before or wanted) // 2)
+            self.at_once = replace(self.at_once, **{kind: count})
+            self.say(f"out of memory: {counted(count, 'row')} {_SAID[kind]} at a time from here on")
+            return True
+
+        def some(part: Sequence[int]) -> list[T]:
+            with rows_at_once(self.at_once.trained if kind == "trained" else None):
+                return work(part)
+
+        with _enough_memory(self.settings):
+            return in_parts(chosen, self.sharing.together, some, out_of_memory, fewer, smaller)
 
     @property
     def rows_measured(self) -> int:
         """How many rows go through the model at once where nothing is learnt: no state is kept."""
-        return 4 * self.settings.batch
+        return self.at_once.measured or 4 * self.settings.batch
 
     def start_of(self, number: int) -> Progress:
         """The new adapter of a number."""
@@ -231,7 +266,7 @@ class Bench:
         known = self.known.get(name)
         if known is None:
             # Whatever others use: numbers depend on it.
-            with self._whole.applied(), _enough_memory("the model alone", self.settings):
+            with self._whole.applied():
                 known = self._found_out(trained, retained, prepared, measured)
         sets = Sets(
             Part(trained, known.forget),
@@ -255,10 +290,17 @@ class Bench:
         original = self._measured(self.language, prepared, "the model")
         self._check_objective(prepared, original, retain)
         return Known(
-            self.language.reference(forget),
-            None if kept is None else self.language.reference(kept),
-            original, retain,
+            self._reference(forget), None if kept is None else self._reference(kept), original,
+            retain,
         )  # fmt: skip
+
+    def _reference(self, data: Sequences) -> Tensor:
+        def some(_: Sequence[int]) -> list[Tensor]:
+            most = self.at_once.measured or REFERENCE_BATCH
+            return [self.language.reference(data, min(most, REFERENCE_BATCH))]
+
+        [found] = self.in_parts([0], some, "measured")
+        return found
 
     def _encoded(self, rows: DataSet[Example]) -> tuple[Encoded, ...]:
         return self.language.encoder.encode_set(rows, self.context).rows
@@ -280,15 +322,18 @@ class Bench:
             raise UserError(f"objective '{name}' cannot be measured: {reason}")
 
     def _measured(self, language: Language, prepared: Prepared, which: str) -> Measured:
-        with torch.no_grad():
-            [found] = measure(language.model, language.encoder, prepared, batch=self.rows_measured)
+        @torch.no_grad()
+        def some(_: Sequence[int]) -> list[Measured | Failed]:
+            return measure(language.model, language.encoder, prepared, batch=self.rows_measured)
+
+        [found] = self.in_parts([0], some, "measured")
         if isinstance(found, Failed):
             raise UserError(f"{which} '{language.name}' cannot be measured: {found.reason}")
         return found
 
 
 @contextmanager
-def _enough_memory(what: str, settings: UnlearnSettings) -> Iterator[None]:
+def _enough_memory(settings: UnlearnSettings) -> Iterator[None]:
     """Raises: UserError where memory does not do for what is done within it."""
     try:
         yield
@@ -296,7 +341,8 @@ def _enough_memory(what: str, settings: UnlearnSettings) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise UserError(
-            f"out of memory with {what}: give a smaller --batch (now {settings.batch}) or --context"
+            f"out of memory with a single row: give a smaller --context (now {settings.context}) "
+            "or a smaller model"
         ) from error
 
 

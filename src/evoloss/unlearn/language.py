@@ -58,19 +58,19 @@ class Language:
         """The most tokens that the model takes."""
         return int(getattr(self.model.config, "max_position_embeddings", 0) or 1 << 20)
 
-    def reference(self, data: Sequences) -> Tensor:
+    def reference(self, data: Sequences, batch: int = REFERENCE_BATCH) -> Tensor:
         """(N, T) token log-probabilities under the model as it is, kept on disk.
 
-        They depend on the weights and the tokens, and in their last bits on how they are computed.
-        All of it is in the name of the file.
+        batch: rows at a time. They depend on the weights and the tokens, and in their last bits on
+        how they are computed. All of it is in the name of the file.
         """
-        how = (tuple(data.tokens.shape), self.device.type, torch.__version__, REFERENCE_BATCH)
+        how = (tuple(data.tokens.shape), self.device.type, torch.__version__, batch)
         digest = hashlib.sha256(f"{self.key} {how}".encode())
         for each in (data.tokens, data.attention, data.answer):
             digest.update(each.contiguous().numpy().tobytes())
         return kept.tensor(
             f"reference-{digest.hexdigest()[:24]}",
-            lambda: reference(self.model, data.to(self.device), REFERENCE_BATCH),
+            lambda: reference(self.model, data.to(self.device), batch),
         )
 
 

@@ -1,8 +1,17 @@
-"""Log-probabilities of answers under a model, for several candidates' adapters at once."""
+"""Log-probabilities of answers under a model, for several candidates' adapters at once.
+
+Where memory does not do for a minibatch, its rows go through the model some at a time, and what the
+backward pass wants of them is computed anew when it comes to them (Chen et al. 2016, "Training deep
+nets with sublinear memory cost"). A loss may sort or rank all rows, so that the gradients of parts
+would not add up to its own; here it is the loss of the whole minibatch all the same.
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,6 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+_AT_ONCE: ContextVar[int | None] = ContextVar("rows at once", default=None)
 
 
 class Extent(NamedTuple):
@@ -57,9 +69,43 @@ class Sequences:
         parts = (self.tokens, self.attention, self.answer)
         return Sequences(*(each[index, :width] for each in parts))
 
+    def split(self, most: int) -> list[Sequences]:
+        """All rows in their order, so many at a time, with all columns."""
+        parts = (each.split(most) for each in (self.tokens, self.attention, self.answer))
+        return [Sequences(*each) for each in zip(*parts, strict=True)]
+
     def to(self, device: torch.device) -> Sequences:
         """The same on another device."""
         return Sequences(self.tokens.to(device), self.attention.to(device), self.answer.to(device))
+
+
+@contextmanager
+def rows_at_once(most: int | None) -> Iterator[None]:
+    """Within it, so many rows of a minibatch go through the model at once; None: all of them.
+
+    As torch's threads, it is set for whoever computes: no objective has to pass it on.
+    """
+    before = _AT_ONCE.set(most)
+    try:
+        yield
+    finally:
+        _AT_ONCE.reset(before)
+
+
+def by_rows(data: Sequences, extent: Extent, work: Callable[[Sequences, Extent], Tensor]) -> Tensor:
+    """(copies, N, ...) what the model's passes make of the rows, each row by itself.
+
+    All at once, or as `rows_at_once` says: then activations are of one part of the rows at a time,
+    in the backward pass too, for which `work` is done again.
+    """
+    most = _AT_ONCE.get()
+    if most is None:
+        return work(data, extent)
+    found = [
+        checkpoint(work, part, part.extent(), use_reentrant=False, preserve_rng_state=False)
+        for part in data.split(most)
+    ]
+    return torch.cat(found, 1)
 
 
 def token_log_probs(
@@ -69,7 +115,15 @@ def token_log_probs(
 
     extent: of the part, if it is known; to find it out waits for a GPU, and nothing else here does.
     """
-    answers = (extent or part.extent()).answers
+
+    def of(rows: Sequences, extent: Extent) -> Tensor:
+        return _token_log_probs(model, rows, copies, extent.answers)
+
+    return by_rows(part, extent or part.extent(), of).flatten(0, 1)
+
+
+def _token_log_probs(model: nn.Module, part: Sequences, copies: int, answers: int) -> Tensor:
+    """(copies, N, T); answers: how many places are to be predicted."""
     tokens, attention, answer = (
         each.repeat(copies, 1) for each in (part.tokens, part.attention, part.answer > 0)
     )
@@ -78,7 +132,8 @@ def token_log_probs(
         model, (row, place - 1), input_ids=tokens, attention_mask=attention, use_cache=False
     ).float()  # place is never 0: nothing predicts the first token
     chosen = -functional.cross_entropy(logits, tokens[row, place], reduction="none")
-    return chosen.new_zeros(tokens.shape).index_put((row, place), chosen)
+    found = chosen.new_zeros(tokens.shape).index_put((row, place), chosen)
+    return found.view(copies, *part.tokens.shape)
 
 
 def logits_at(model: nn.Module, places: tuple[Tensor, Tensor], **inputs: Any) -> Tensor:

@@ -46,7 +46,7 @@ class Trainings:
     ) -> list[Plain]:
         """`tune`: constants. `train`: from one stop of a race to the next, with a look at the end.
 
-        Raises: UserError where memory does not do for a single adapter.
+        Raises: UserError where memory does not do for one row of a single adapter.
         """
         with self.bench.sharing.applied():
             if call == "tune":
@@ -122,9 +122,15 @@ class Group:
         purpose, seed: of the minibatches, which are drawn for the longest of all trainings.
         """
         chosen = bench.phase(phase)
-        rng = stream(bench.settings.seed, purpose, seed)
+
+        def made(_: Sequence[int]) -> list[Objective]:
+            # Drawn from the beginning each time that memory does not do for what a rival asks.
+            rng = stream(bench.settings.seed, purpose, seed)
+            return [_objective(bench, chosen, entries, longest, rng)]
+
+        [objective] = bench.in_parts([0], made)
         schedules = [Schedule(each.steps, each.lr, bench.settings.clip) for each in entries]
-        return cls(bench, chosen, _objective(bench, chosen, entries, longest, rng), schedules)
+        return cls(bench, chosen, objective, schedules)
 
     def is_over(self, each: int, progress: Progress) -> bool:
         """Whether a training has come to its end, or broken down."""
@@ -204,7 +210,7 @@ class Group:
                     batch=self.bench.rows_measured,
                 )  # fmt: skip
 
-        return self.bench.in_parts(chosen, some)
+        return self.bench.in_parts(chosen, some, "measured")
 
 
 def _objective(

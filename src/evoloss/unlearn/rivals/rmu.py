@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from evoloss.errors import UserError
 from evoloss.unlearn.adapters import off
-from evoloss.unlearn.log_probs import Sequences
+from evoloss.unlearn.log_probs import Extent, Sequences, by_rows
 from evoloss.unlearn.rivals.minibatches import Minibatches
 from evoloss.unlearn.rivals.rival import Context, Variant
 
@@ -45,12 +45,12 @@ class RMU:
     def values(self, model: nn.Module, step: int, running: Sequence[int]) -> Tensor:
         """(len(running),) values of the running variants, each under its own adapter."""
         retain = self._retain(model, step, running)
-        data = self.minibatches.orders["forget"][step][0].data
-        states = self._states(model, data, running, len(running))
+        part, extent = self.minibatches.orders["forget"][step]
+        states = self._states(model, part.data, extent, running, len(running))
         found = []
         for at, copy in enumerate(running):
             target = self.variants[copy]["coefficient"] * self.direction
-            away = _distance(states[self.layers[copy]][at], target, data.answer)
+            away = _distance(states[at], target, part.data.answer)
             found.append(away + self.variants[copy]["alpha"] * retain[at])
         return torch.stack(found)
 
@@ -58,29 +58,33 @@ class RMU:
         """(len(running),) how far hidden states of the retain set have moved; 0 without one."""
         if "retain" not in self.minibatches.orders:
             return torch.zeros(len(running), device=self.direction.device)
-        data = self.minibatches.orders["retain"][step][0].data
+        part, extent = self.minibatches.orders["retain"][step]
         # (N, T, H) numbers a layer are too many to keep for a large set; one more pass, shared by
         # all candidates, gives those of the minibatch.
         with off(model), torch.no_grad():
-            frozen = self._states(model, data, running, 1)
-        states = self._states(model, data, running, len(running))
-        layers = [self.layers[copy] for copy in running]
-        return torch.stack(
-            [
-                _distance(states[layer][at], frozen[layer][0], data.answer)
-                for at, layer in enumerate(layers)
-            ]
-        )
+            frozen = self._states(model, part.data, extent, running, 1)
+        states = self._states(model, part.data, extent, running, len(running))
+        pairs = zip(states, frozen, strict=True)
+        return torch.stack([_distance(*pair, part.data.answer) for pair in pairs])
 
     def _states(
-        self, model: Any, data: Sequences, running: Sequence[int], copies: int
-    ) -> dict[int, Tensor]:
-        """(copies, B, T, H) outputs of each of the layers of the running variants."""
-        tokens, attention = (each.repeat(copies, 1) for each in (data.tokens, data.attention))
-        with _outputs(model, {self.layers[copy] for copy in running}) as found:
-            # The body alone: no logits are wanted.
-            model.base_model(input_ids=tokens, attention_mask=attention, use_cache=False)
-        return {layer: each.float().unflatten(0, (copies, -1)) for layer, each in found.items()}
+        self, model: Any, data: Sequences, extent: Extent, running: Sequence[int], copies: int
+    ) -> Tensor:
+        """(len(running), B, T, H) outputs of the layer of each running variant.
+
+        copies: of the model, one for each variant, or one for all.
+        """
+        layers = [self.layers[copy] for copy in running]
+
+        def of(rows: Sequences, _: Extent) -> Tensor:
+            tokens, attention = (each.repeat(copies, 1) for each in (rows.tokens, rows.attention))
+            with _outputs(model, set(layers)) as found:
+                # The body alone: no logits are wanted.
+                model.base_model(input_ids=tokens, attention_mask=attention, use_cache=False)
+            by_copy = {at: each.float().unflatten(0, (copies, -1)) for at, each in found.items()}
+            return torch.stack([by_copy[at][copy % copies] for copy, at in enumerate(layers)])
+
+        return by_rows(data, extent, of)
 
 
 def fitting(variant: Variant, model: nn.Module) -> Variant:

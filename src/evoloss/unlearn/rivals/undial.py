@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from evoloss.unlearn.adapters import off
-from evoloss.unlearn.log_probs import Sequences
+from evoloss.unlearn.log_probs import Extent, Sequences, by_rows
 from evoloss.unlearn.rivals.minibatches import Minibatches
 from evoloss.unlearn.rivals.rival import Context, Variant
 
@@ -32,7 +32,19 @@ class UNDIAL:
     def values(self, model: nn.Module, step: int, running: Sequence[int]) -> Tensor:
         """(len(running),) values of the running variants, each under its own adapter."""
         part, extent = self.minibatches.orders["forget"][step]
-        data = part.data
+
+        def of(rows: Sequences, extent: Extent) -> Tensor:
+            return self._distilled(model, rows, extent, running)[:, None]
+
+        forget = by_rows(part.data, extent, of).sum(1) / extent.answers
+        retain = self.minibatches.retain_nll(model, step, len(running))
+        alpha = retain.new_tensor([self.variants[copy]["alpha"] for copy in running])
+        return forget + alpha * retain
+
+    def _distilled(
+        self, model: nn.Module, data: Sequences, extent: Extent, running: Sequence[int]
+    ) -> Tensor:
+        """(len(running),) cross-entropy with the lowered logits, summed over the answer tokens."""
         places = torch.nonzero_static(data.answer[:, 1:] > 0, size=extent.answers).unbind(1)
         # Logits of a whole set, (N, T, V), fit nowhere; one more pass for all candidates together
         # gives those of the minibatch.
@@ -40,13 +52,11 @@ class UNDIAL:
             teacher = _answer_logits(model, data, places, 1)[0]
         true = data.tokens[:, 1:][places[0], places[1]][:, None]
         student = _answer_logits(model, data, places, len(running))
-        retain = self.minibatches.retain_nll(model, step, len(running))
         found = []
         for at, copy in enumerate(running):
-            beta, alpha = (self.variants[copy][name] for name in ("beta", "alpha"))
-            lowered = teacher.scatter_add(1, true, torch.full_like(teacher[:, :1], -beta))
-            forget = cross_entropy(student[at], lowered.softmax(-1))
-            found.append(forget + alpha * retain[at])
+            lowered = torch.full_like(teacher[:, :1], -self.variants[copy]["beta"])
+            target = teacher.scatter_add(1, true, lowered).softmax(-1)
+            found.append(cross_entropy(student[at], target, reduction="sum"))
         return torch.stack(found)
 
 
