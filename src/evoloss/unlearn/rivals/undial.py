@@ -38,8 +38,8 @@ class UNDIAL:
 
         forget = by_rows(part.data, extent, of).sum(1) / extent.answers
         retain = self.minibatches.retain_nll(model, step, len(running))
-        alpha = retain.new_tensor([self.variants[copy]["alpha"] for copy in running])
-        return forget + alpha * retain
+        alphas = [self.variants[copy]["alpha"] for copy in running]
+        return torch.stack([forget[at] + alpha * retain[at] for at, alpha in enumerate(alphas)])
 
     def _distilled(
         self, model: nn.Module, data: Sequences, extent: Extent, running: Sequence[int]
