@@ -77,7 +77,11 @@ def _weights(steps, known):
         tie_word_embeddings=True,
     )  # fmt: skip
     torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(config)
+    return config, teach(transformers.LlamaForCausalLM(config), steps, known).state_dict()
+
+
+def teach(model, steps, known=("forget", "retain")):
+    """The model, taught these sets."""
     rows = [ids(each) for name in known for each in getattr(data(), name)]
     width = max(len(before) + len(after) for before, after in rows)
     tokens = torch.zeros(len(rows), width, dtype=torch.int64)
@@ -91,7 +95,7 @@ def _weights(steps, known):
         optimiser.zero_grad()
         model(input_ids=tokens, labels=labels).loss.backward()
         optimiser.step()
-    return config, model.state_dict()
+    return model
 
 
 def model(steps=25, known=("forget", "retain")):

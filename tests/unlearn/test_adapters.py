@@ -1,5 +1,7 @@
 """Adapters trained side by side, against `peft` and `torch.optim` one at a time."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from evoloss.unlearn.adapters import LoraSettings, attached, save
 from evoloss.unlearn.log_probs import mean_log_probs, reference, rows_at_once, token_log_probs
 from evoloss.unlearn.objective import LossObjective, batches
 from evoloss.unlearn.trainer import Schedule, advance, begin
+from families import model_of
 from tiny_llama import sequences, sets, small_model
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
@@ -59,14 +62,17 @@ def means(part, index):
     return part.reference[index].sum(1) / part.data.answer[index].sum(1)
 
 
-def with_peft(loss_number, folder):
+def with_peft(loss_number, made=small_model):
     """The same training by `peft`, `torch.optim` and the losses written in torch."""
-    model = small_model()
+    model = made()
     data = sets(model)
-    config = peft.LoraConfig(r=2, lora_alpha=8, target_modules=list(LORA.targets), bias="none")
+    config = peft.LoraConfig(
+        r=2, lora_alpha=8, target_modules="all-linear", bias="none",
+        fan_in_fan_out=made is not small_model,
+    )  # fmt: skip
     adapted = peft.get_peft_model(model, config)
     named = {n: p for n, p in adapted.named_parameters() if "lora_" in n}
-    with attached(small_model(), 1, LORA) as start:
+    with attached(made(), 1, LORA) as start:
         start.reset(7)
         state = start.states()[0]
     with torch.no_grad():
@@ -104,13 +110,16 @@ def trained(losses, model=None, schedules=None):
     return advance(model, LORA, objective, schedules, start, everyone, SCHEDULE.steps)
 
 
-@pytest.mark.parametrize("at_once", [None, 2, 1])
-def test_side_by_side_is_as_with_peft_one_by_one(tmp_path, at_once):
+@pytest.mark.parametrize(
+    ("made", "at_once"),
+    [(small_model, None), (small_model, 2), (small_model, 1), (partial(model_of, "GPT2"), None)],
+)
+def test_side_by_side_is_as_with_peft_one_by_one(made, at_once):
     with rows_at_once(at_once):
-        done = trained(LOSSES)
+        done = trained(LOSSES, made())
     assert all(each.fine and each.moved > 0 and each.step == 5 for each in done)
     for number, state in enumerate(each.weights for each in done):
-        wanted = with_peft(number, tmp_path)
+        wanted = with_peft(number, made)
         assert state.keys() == wanted.keys()
         for name, weight in state.items():
             torch.testing.assert_close(weight, wanted[name], rtol=2e-3, atol=2e-5)
@@ -119,7 +128,7 @@ def test_side_by_side_is_as_with_peft_one_by_one(tmp_path, at_once):
 def test_a_saved_adapter_loads_with_peft_alone(tmp_path):
     model, data = small_model(), sequences(3, 4)
     states = [each.weights for each in trained(LOSSES[:1], model)]
-    save(states[0], LORA, "small", tmp_path / "adapter")
+    save(states[0], LORA, model, "small", tmp_path / "adapter")
     with attached(model, 1, LORA) as adapters, torch.no_grad():
         adapters.load(states)
         wanted = mean_log_probs(model, data)
@@ -212,7 +221,7 @@ def test_before_the_first_step_nothing_has_changed():
 
 def test_a_model_without_such_layers_is_told():
     with (
-        pytest.raises(UserError, match="no linear layer named q_proj"),
+        pytest.raises(UserError, match="a Linear has no linear layer besides its head"),
         attached(torch.nn.Linear(2, 2), 1, LORA),
     ):
         pass

@@ -71,7 +71,7 @@ def test_candidates_side_by_side_answer_as_each_does_with_peft(encoder, prompts,
         states = adapters.states()
     assert len({tuple(own) for own in found}) == 3
     for own, state in zip(found, states, strict=True):
-        save(state, LORA, "fictional", tmp_path)
+        save(state, LORA, model, "fictional", tmp_path)
         loaded = peft.PeftModel.from_pretrained(fictional.model(), tmp_path).eval()
         assert own == [alone(loaded, encoder, prompt, 12) for prompt in prompts]
 

@@ -313,7 +313,7 @@ def test_candidates_side_by_side_are_as_each_alone(encoder, prepared, retain, or
         states = adapters.states()
     assert len({each.values["forget_prob"] for each in found}) == 3
     for each, state in zip(found, states, strict=True):
-        save(state, LORA, "fictional", tmp_path)
+        save(state, LORA, model, "fictional", tmp_path)
         loaded = peft.PeftModel.from_pretrained(fictional.model(), tmp_path).merge_and_unload()
         [alone] = measure(loaded, encoder, prepared, original=original, retain=retain)
         assert each.values == pytest.approx(alone.values, rel=1e-3, abs=1e-4)

@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from evoloss.errors import UserError
 from evoloss.lang.parse import parse
 from evoloss.unlearn import one_step
 from evoloss.unlearn.constants import Tunable, Tunables
 from evoloss.unlearn.objective import LossObjective, Rows
 from evoloss.unlearn.one_step import OneStep, evolution_slope, hypergradient
 from evoloss.unlearn.trainer import Schedule, begin
+from families import model_of
 from tiny_llama import sets, transformers
 from tunable import (
     ALONE,
@@ -246,3 +248,9 @@ def test_a_pair_that_breaks_down_is_left_out(monkeypatch):
     monkeypatch.setattr(one_step, "_outcome", partly)
     found = evolution_slope(problem, rho, 8, 0.1, np.random.default_rng(0))
     torch.testing.assert_close(found[0], wanted)
+
+
+def test_an_architecture_without_forward_mode_derivatives_is_told():
+    problem = problem_of(model_of("Bloom"), NPO)
+    with pytest.raises(UserError, match=r"without a forward-mode derivative: .*search es"):
+        hypergradient(problem, problem.losses.rho)

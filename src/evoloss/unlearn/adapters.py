@@ -19,33 +19,44 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evoloss.errors import UserError
-
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The layers that are adapted, by the last part of their names."""
+from evoloss.unlearn.layers import chosen_layers, is_transposed, last_part, sides
 
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Rank r, scale α, and which layers; the defaults are EvoMU's."""
+    """Rank r, scale α, and which layers; the defaults are EvoMU's.
+
+    targets: the layers' names, or what these end in; None for all linear layers but the head.
+    """
 
     rank: int = 8
     alpha: float = 32.0
-    targets: tuple[str, ...] = PROJECTIONS
+    targets: tuple[str, ...] | None = None
 
 
 class _Adapted(nn.Module):
     """A frozen linear layer with the adapters of K candidates."""
 
-    def __init__(self, base: nn.Linear, copies: int, settings: LoraSettings) -> None:
+    def __init__(self, base: nn.Module, copies: int, settings: LoraSettings) -> None:
         super().__init__()
         self.base = base
         self.copies = copies
         self.on = True
         self.scale = settings.alpha / settings.rank
-        device, rank = base.weight.device, settings.rank
-        self.a = nn.Parameter(torch.zeros(copies, rank, base.in_features, device=device))
-        self.b = nn.Parameter(torch.zeros(copies, base.out_features, rank, device=device))
+        device, rank = next(base.parameters()).device, settings.rank
+        into, out = sides(base)
+        self.a = nn.Parameter(torch.zeros(copies, rank, into, device=device))
+        self.b = nn.Parameter(torch.zeros(copies, out, rank, device=device))
+
+    @property
+    def weight(self) -> Any:
+        """The frozen one: some models look at its type."""
+        return self.base.weight
+
+    @property
+    def bias(self) -> Any:
+        """The frozen one."""
+        return self.base.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(K · B, T, in) → (K · B, T, out); switched off, a batch of any size through the base."""
@@ -118,32 +129,21 @@ class Adapters:
 def attached(model: nn.Module, copies: int, settings: LoraSettings) -> Iterator[Adapters]:
     """The model with adapters for so many candidates; afterwards it is as it was.
 
-    Raises UserError if no layer of the model has one of the names.
+    Raises UserError if the model has no such layers.
     """
-    places = [
-        (parent, name, f"{prefix}.{name}" if prefix else name)
-        for prefix, parent in model.named_modules()
-        for name, child in parent.named_children()
-        if name in settings.targets and isinstance(child, nn.Linear)
-    ]
-    if not places:
-        raise UserError(
-            f"the model has no linear layer named {', '.join(settings.targets)}: "
-            "name the layers to adapt"
-        )
+    chosen = chosen_layers(model, settings.targets)
     frozen = [(p, p.requires_grad) for p in model.parameters()]
     layers: dict[str, _Adapted] = {}
     for parameter, _ in frozen:
         parameter.requires_grad_(False)
     try:
-        for parent, name, full in places:
-            layers[full] = _Adapted(getattr(parent, name), copies, settings)
-            setattr(parent, name, layers[full])
+        for name, base in chosen.items():
+            layers[name] = _Adapted(base, copies, settings)
+            model.set_submodule(name, layers[name])
         yield Adapters(layers, settings)
     finally:
-        for parent, name, full in places:
-            if full in layers:
-                setattr(parent, name, layers[full].base)
+        for name in layers:
+            model.set_submodule(name, chosen[name])
         for parameter, before in frozen:
             parameter.requires_grad_(before)
 
@@ -161,16 +161,19 @@ def off(model: nn.Module) -> Iterator[None]:
             layer.on = True
 
 
-def save(state: dict[str, Tensor], settings: LoraSettings, base: str, folder: Path) -> None:
+def save(
+    state: dict[str, Tensor], settings: LoraSettings, model: nn.Module, base: str, folder: Path
+) -> None:
     """Writes one candidate's adapter as a directory that `peft` loads.
 
-    base: the path or name of the model that it belongs to.
+    model: that it was trained on; base: the path or name of it.
     """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: weight.contiguous().cpu() for name, weight in state.items()}
     save_file(tensors, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
+    layers = chosen_layers(model, settings.targets)
     about: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -178,7 +181,8 @@ def save(state: dict[str, Tensor], settings: LoraSettings, base: str, folder: Pa
         "r": settings.rank,
         "lora_alpha": settings.alpha,
         "lora_dropout": 0.0,
-        "target_modules": sorted(settings.targets),
+        "target_modules": sorted(settings.targets or set(map(last_part, layers))),
+        "fan_in_fan_out": all(map(is_transposed, layers.values())),
         "bias": "none",
         "inference_mode": True,
     }

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evoloss.unlearn.layers import linear_layers
 from evoloss.unlearn.log_probs import logits_at
 from evoloss.unlearn.metrics.table import Array
 from evoloss.unlearn.tokens import Encoded, Ids
@@ -154,8 +155,9 @@ def _moments(log_probs: Tensor) -> tuple[Tensor, Tensor]:
 def _norms(model: nn.Module, rows: Sequence[Encoded], pad: int, copies: int) -> Tensor:
     """(K, N) norms, averaged over the layers."""
     lengths = torch.tensor([len(row.ids) - row.start for row in rows], device=device_of(model))
+    count, width = copies * len(rows), max(len(row.ids) for row in rows) - 1
     share = (1.0 / lengths).repeat_interleave(lengths)
-    with torch.enable_grad(), _traffic(model, copies * len(rows)) as passed:
+    with torch.enable_grad(), _traffic(model, count, width) as passed:
         groups = [[row] for row in rows]
         total = torch.zeros((), device=lengths.device)
         for log_probs, targets in _answer_log_probs(
@@ -163,30 +165,34 @@ def _norms(model: nn.Module, rows: Sequence[Encoded], pad: int, copies: int) -> 
         ):
             total = total + (log_probs.gather(-1, targets[:, None])[:, 0] * share).sum()
         gradients = torch.autograd.grad(total, [output for _, output in passed])
-    norms = [
-        ((x.float() @ x.float().mT) * (d.float() @ d.float().mT)).sum((1, 2)).clamp(min=0).sqrt()
+    pairs = (
+        [each.float().reshape(count, width, -1) for each in (x, d)]
         for (x, _), d in zip(passed, gradients, strict=True)
-    ]
+    )
+    norms = [((x @ x.mT) * (d @ d.mT)).sum((1, 2)).clamp(min=0).sqrt() for x, d in pairs]
     return torch.stack(norms).mean(0).view(copies, len(rows))
 
 
 @contextmanager
-def _traffic(model: nn.Module, rows: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Inputs (R, T, in) and outputs (R, T, out) of the linear layers in the passes made within."""
-    known: Any = model  # the two methods are untyped in part
-    head = known.get_output_embeddings()
+def _traffic(model: nn.Module, rows: int, width: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Inputs and outputs of the linear layers in the passes made within.
+
+    Of so many rows of so many tokens: (R, T, in) and (R, T, out), or (R · T, …).
+    """
+    known: Any = model  # the method is untyped in part
     passed: list[tuple[Tensor, Tensor]] = []
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        # What mixes the rows, as routed experts do, has no gradients of single rows.
-        if output.ndim == 3 and len(output) == rows:
+        # What mixes the rows, as routed experts do, has no gradients of single rows. Some layers,
+        # such as OPT's, see the tokens of all rows end to end.
+        if output.shape[:-1] in ((rows, width), (rows * width,)):
             passed.append((inputs[0].detach(), output))
 
     # The weights may all be frozen, and then nothing else asks for gradients.
     begin = known.get_input_embeddings().register_forward_hook(
         lambda layer, inputs, output: output.requires_grad_()
     )
-    layers = [each for each in model.modules() if isinstance(each, nn.Linear) and each is not head]
+    layers = linear_layers(model).values()
     hooks = [begin, *(each.register_forward_hook(note) for each in layers)]
     try:
         yield passed

@@ -30,6 +30,7 @@ from evoloss.unlearn import identity
 from evoloss.unlearn.data.divide import Divided, divide, divide_set, evenly
 from evoloss.unlearn.data.example import DataSet, Example, UnlearningData
 from evoloss.unlearn.language import REFERENCE_BATCH, Language, load_language
+from evoloss.unlearn.layers import chosen_layers
 from evoloss.unlearn.log_probs import Sequences, rows_at_once
 from evoloss.unlearn.measurement import Failed, measure, missing
 from evoloss.unlearn.objective import Part, Sets
@@ -110,6 +111,7 @@ class Bench:
         self.at_once = AtOnce()
         self._whole = Sharing(self.sharing.together, torch.get_num_threads())
         self.language: Language = load_language(problem.model, device, settings.precision)
+        chosen_layers(self.language.model, settings.lora.targets)  # wrong names are told here
         # As it is from here on: a run that is resumed elsewhere has the same weights.
         self.settings = replace(settings, precision=self.language.precision)
         self.context = min(settings.context, self.language.context)

@@ -66,7 +66,10 @@ def conclude(
         bench.say(f"there is no adapter of the found loss: {first.reasons[0]}")
     elif adapter is not None:
         try:
-            save(first.weights, bench.settings.lora, bench.problem.model, adapter)
+            save(
+                first.weights, bench.settings.lora, bench.language.model, bench.problem.model,
+                adapter,
+            )  # fmt: skip
         except OSError as error:  # what was measured is worth keeping all the same
             bench.say(
                 f"cannot save the adapter in '{adapter}': {error.strerror or error}; when it can "

@@ -25,6 +25,8 @@ from torch.utils.checkpoint import checkpoint
 
 _AT_ONCE: ContextVar[int | None] = ContextVar("rows at once", default=None)
 
+from evoloss.unlearn.layers import head_of
+
 
 class Extent(NamedTuple):
     """Of some rows: the longest, and how many places are to be predicted."""
@@ -143,7 +145,7 @@ def logits_at(model: nn.Module, places: tuple[Tensor, Tensor], **inputs: Any) ->
     time, so that the model's head is given the hidden states of these places alone. A model whose
     head cannot be found computes all.
     """
-    head = _head(model)
+    head = head_of(model)
     count = len(places[0])
 
     def chosen(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -158,16 +160,6 @@ def logits_at(model: nn.Module, places: tuple[Tensor, Tensor], **inputs: Any) ->
     if hook is not None and logits.shape[:2] == (1, count):
         return logits.squeeze(0)
     return logits[places]
-
-
-def _head(model: nn.Module) -> nn.Module | None:
-    """The layer that makes logits of hidden states, of a model or of one within it."""
-    for each in model.modules():
-        told: Any = getattr(each, "get_output_embeddings", None)
-        if told is not None:
-            head = told()
-            return head if isinstance(head, nn.Module) else None
-    return None
 
 
 def last_logits(model: nn.Module, count: int, **inputs: Any) -> tuple[Tensor, Any]:

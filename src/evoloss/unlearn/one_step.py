@@ -7,7 +7,8 @@ the hyper-gradient through the step (Bechtle et al. 2021, eq. 5), or what evolut
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from evoloss.errors import UserError
 from evoloss.unlearn.adapters import LoraSettings, attached
 from evoloss.unlearn.constants import Tunables
 from evoloss.unlearn.objective import Batch, LossObjective
@@ -95,6 +97,8 @@ def hypergradient(problem: OneStep, rho: Tensor) -> Tensor:
     scaling D (clipping and second moment) is held: AdamW's very first step is the sign of the
     gradient, and has no slope otherwise. One forward-mode product takes the place of the network's
     second derivatives.
+
+    Raises: UserError if the model has an operation without a forward-mode derivative.
     """
     count = len(problem.losses)
     rho = rho.detach().requires_grad_()
@@ -118,7 +122,7 @@ def hypergradient(problem: OneStep, rho: Tensor) -> Tensor:
         v = torch.autograd.grad(judged.sum(), stepped, materialize_grads=True)
         direction = [d * each for d, each in zip(scaling, v, strict=True)]
         # Fused attention has no forward-mode derivative.
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level(), _forward():
             duals = [forward_ad.make_dual(*each) for each in zip(theta, direction, strict=True)]
             moved = _Moved(problem.model, names, duals)
             seen = _log_probs(losses.batches.inputs(moved, problem.step, count))
@@ -127,6 +131,18 @@ def hypergradient(problem: OneStep, rho: Tensor) -> Tensor:
     # The second term is there for losses whose gradients depend on none of their constants.
     (slope,) = torch.autograd.grad(0.0 * rho.sum() - product.to(rho), rho)
     return slope
+
+
+@contextmanager
+def _forward() -> Iterator[None]:
+    """Raises: UserError where torch has no forward-mode derivative, as of BLOOM's activation."""
+    try:
+        yield
+    except NotImplementedError as error:
+        raise UserError(
+            "the model has an operation without a forward-mode derivative: tune constants with "
+            "--local-search es, or not at all"
+        ) from error
 
 
 def _look_ahead(

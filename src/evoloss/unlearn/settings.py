@@ -25,7 +25,9 @@ class UnlearnSettings(LoopSettings):
         by evolution strategies (`es`), or not (`none`).
     epochs: the most that a loss may ask for, passes over the forget set; who asks for fewer trains
         for less. batch: sequences of each set a step. lr: of AdamW, falling linearly to 0.
-    rank, alpha: of the adapters. context: the most tokens of a sequence.
+    rank, alpha: of the adapters. targets: the layers that have them, names or what these end in,
+        separated by commas; None for all linear layers but the head.
+    context: the most tokens of a sequence.
     objective: what selects, on the search part of the data.
     forget_only: train without the retain set, which then only tells what is kept.
     test_share: the share of the questions to forget that no choice looks at. Half as large a
@@ -54,6 +56,7 @@ class UnlearnSettings(LoopSettings):
     clip: float = 1.0
     rank: int = 8
     alpha: float = 32.0
+    targets: str | None = None
     context: int = 512
     objective: str = "balance"
     forget_only: bool = False
@@ -88,6 +91,10 @@ class UnlearnSettings(LoopSettings):
         ):
             if getattr(self, name) not in known:
                 raise unknown(name.replace("_", " "), getattr(self, name), known)
+        if self.targets is not None and not all(self._targets):
+            raise UserError(
+                f"targets is '{self.targets}': give names of layers, separated by commas, or none"
+            )
         if self.precision not in (None, *PRECISIONS):
             raise unknown("precision", self.precision, PRECISIONS)
 
@@ -99,7 +106,11 @@ class UnlearnSettings(LoopSettings):
     @property
     def lora(self) -> LoraSettings:
         """The adapters."""
-        return LoraSettings(self.rank, self.alpha)
+        return LoraSettings(self.rank, self.alpha, self._targets or None)
+
+    @property
+    def _targets(self) -> tuple[str, ...]:
+        return () if self.targets is None else tuple(map(str.strip, self.targets.split(",")))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> UnlearnSettings:
