@@ -22,9 +22,10 @@ from evoloss.unlearn.generation import greedy
 from evoloss.unlearn.language import load_language, quiet
 from evoloss.unlearn.log_probs import Sequences, last_logits, reference
 from evoloss.unlearn.objective import LossObjective, Part, Sets
+from evoloss.unlearn.schedule import Schedule
 from evoloss.unlearn.small_model import tokenizer_of
 from evoloss.unlearn.tokens import Encoder, Ids, padded, padded_prompts
-from evoloss.unlearn.trainer import Progress, Schedule, advance, begin
+from evoloss.unlearn.trainer import Progress, advance, begin
 
 BATCH, LORA = 8, LoraSettings()
 MADE_UP = {

@@ -1,5 +1,7 @@
 """Adapters trained side by side, against `peft` and `torch.optim` one at a time."""
 
+import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,9 +14,10 @@ from evoloss.lang.types import UNLEARNING, UNLEARNING_TOKENS
 from evoloss.unlearn.adapters import LoraSettings, attached, save
 from evoloss.unlearn.log_probs import mean_log_probs, reference, rows_at_once, token_log_probs
 from evoloss.unlearn.objective import LossObjective, batches
-from evoloss.unlearn.trainer import Schedule, advance, begin
+from evoloss.unlearn.schedule import KINDS, Schedule
+from evoloss.unlearn.trainer import advance, begin
 from families import model_of
-from tiny_llama import sequences, sets, small_model
+from tiny_llama import sequences, sets, small_model, transformers
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
 
@@ -62,7 +65,7 @@ def means(part, index):
     return part.reference[index].sum(1) / part.data.answer[index].sum(1)
 
 
-def with_peft(loss_number, made=small_model):
+def with_peft(loss_number, made=small_model, schedule=SCHEDULE):
     """The same training by `peft`, `torch.optim` and the losses written in torch."""
     model = made()
     data = sets(model)
@@ -78,8 +81,8 @@ def with_peft(loss_number, made=small_model):
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(state[name.replace(".default", "")])
-    optimiser = torch.optim.AdamW(named.values(), lr=SCHEDULE.lr, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: 1.0 - n / SCHEDULE.steps)
+    optimiser = torch.optim.AdamW(named.values(), lr=schedule.lr, weight_decay=0.0)
+    scheduler = scheduler_of(schedule, optimiser)
     of_forget, of_retain = np.random.default_rng(3).spawn(2)
     forget = batches(7, 3, 5, of_forget)
     retain = batches(8, 3, 5, of_retain)
@@ -96,7 +99,7 @@ def with_peft(loss_number, made=small_model):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(named.values(), SCHEDULE.clip)
         optimiser.step()
-        schedule.step()
+        scheduler.step()
     return {name.replace(".default", ""): p.detach() for name, p in named.items()}
 
 
@@ -108,6 +111,41 @@ def trained(losses, model=None, schedules=None):
     start = [begin(model, LORA, 7)] * len(losses)
     everyone = range(len(losses))
     return advance(model, LORA, objective, schedules, start, everyone, SCHEDULE.steps)
+
+
+def scheduler_of(schedule, optimiser):
+    """That of transformers."""
+    rising = math.ceil(schedule.warmup * schedule.steps)
+    name = schedule.kind + "_with_warmup" * (schedule.kind == "constant")
+    return transformers.get_scheduler(name, optimiser, rising, schedule.steps)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.9])
+def test_rates_are_those_of_transformers(kind, warmup):
+    schedule = Schedule(23, 0.3, kind=kind, warmup=warmup)
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=schedule.lr)
+    scheduler = scheduler_of(schedule, optimiser)
+    for step in range(23):
+        assert schedule.rate(step) == pytest.approx(scheduler.get_last_lr()[0])
+        optimiser.step()
+        scheduler.step()
+    assert schedule.rate(23) == 0
+
+
+def test_a_training_is_never_all_warmup():
+    assert [Schedule(1, 0.3, warmup=0.5).rate(step) for step in (0, 1)] == [0.3, 0]
+    assert Schedule(2, 0.3, warmup=0.9).rate(1) == 0.3
+
+
+@pytest.mark.parametrize("kind", ["cosine", "constant"])
+def test_side_by_side_with_other_schedules_is_as_with_peft(kind):
+    schedule = replace(SCHEDULE, kind=kind, warmup=0.3)
+    done = trained(LOSSES[:2], schedules=[schedule, SCHEDULE])
+    for number, chosen in enumerate((schedule, SCHEDULE)):
+        alone = with_peft(number, schedule=chosen)
+        for name, weight in done[number].weights.items():
+            torch.testing.assert_close(weight, alone[name], rtol=2e-3, atol=2e-5)
 
 
 @pytest.mark.parametrize(

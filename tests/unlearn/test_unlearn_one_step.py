@@ -15,7 +15,8 @@ from evoloss.unlearn import one_step
 from evoloss.unlearn.constants import Tunable, Tunables
 from evoloss.unlearn.objective import LossObjective, Rows
 from evoloss.unlearn.one_step import OneStep, evolution_slope, hypergradient
-from evoloss.unlearn.trainer import Schedule, begin
+from evoloss.unlearn.schedule import Schedule
+from evoloss.unlearn.trainer import begin
 from families import model_of
 from tiny_llama import sets, transformers
 from tunable import (

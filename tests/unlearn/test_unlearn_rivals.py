@@ -18,9 +18,10 @@ from evoloss.unlearn.log_probs import mean_log_probs, reference, rows_at_once
 from evoloss.unlearn.objective import LossObjective, Part, Sets
 from evoloss.unlearn.rivals import RIVALS, Context
 from evoloss.unlearn.rivals.idk_dpo import ANSWERS
+from evoloss.unlearn.schedule import Schedule
 from evoloss.unlearn.small_model import tokenizer_of
 from evoloss.unlearn.tokens import Encoder, padded
-from evoloss.unlearn.trainer import Schedule, advance, begin
+from evoloss.unlearn.trainer import advance, begin
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 peft = pytest.importorskip("peft", reason="peft is not installed")

@@ -34,7 +34,8 @@ from evoloss.unlearn.constants import Tunable, Tunables
 from evoloss.unlearn.objective import LossObjective, signature_of
 from evoloss.unlearn.one_step import OneStep, hypergradient
 from evoloss.unlearn.rivals import RIVALS, Context
-from evoloss.unlearn.trainer import Schedule, advance, begin
+from evoloss.unlearn.schedule import Schedule
+from evoloss.unlearn.trainer import advance, begin
 
 CPU, LORA, STEPS = torch.device("cpu"), LoraSettings(rank=2, alpha=8.0), 4
 LOSSES = [zoo.loss(name) for name in zoo.names("unlearning")]

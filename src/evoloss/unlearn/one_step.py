@@ -23,7 +23,8 @@ from evoloss.errors import UserError
 from evoloss.unlearn.adapters import LoraSettings, attached
 from evoloss.unlearn.constants import Tunables
 from evoloss.unlearn.objective import Batch, LossObjective
-from evoloss.unlearn.trainer import Progress, Schedule, advance
+from evoloss.unlearn.schedule import Schedule
+from evoloss.unlearn.trainer import Progress, advance
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,7 @@ def _look_ahead(
     step, first = problem.step, theta[0]
     norm = torch.stack([each.square().flatten(1).sum(1) for each in gradient]).sum(0).sqrt()
     clip = first.new_tensor([each.clip for each in problem.schedules])
-    rate = first.new_tensor(
-        [each.lr * max(0.0, 1.0 - step / each.steps) for each in problem.schedules]
-    )
+    rate = first.new_tensor([each.rate(step) for each in problem.schedules])
     factor = (clip / norm.clamp(min=1e-6)).clamp(max=1.0)[:, None, None]
     rate = (rate / (1.0 - 0.9 ** (step + 1)))[:, None, None]
     stepped, scaling = [], []

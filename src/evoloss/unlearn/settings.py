@@ -9,6 +9,7 @@ from evoloss.discovery.loop_settings import LoopSettings
 from evoloss.errors import UserError, unknown
 from evoloss.unlearn.adapters import LoraSettings
 from evoloss.unlearn.metrics.scores import OBJECTIVES
+from evoloss.unlearn.schedule import KINDS, Schedule
 
 METHODS = ("gp", "llm", "mixture", "random", "zoo")
 """Who proposes the losses."""
@@ -24,7 +25,9 @@ class UnlearnSettings(LoopSettings):
         rate `meta_lr`: by the one-step hyper-gradient through the adapter's training (`unrolled`),
         by evolution strategies (`es`), or not (`none`).
     epochs: the most that a loss may ask for, passes over the forget set; who asks for fewer trains
-        for less. batch: sequences of each set a step. lr: of AdamW, falling linearly to 0.
+        for less. batch: sequences of each set a step. lr: of AdamW.
+    schedule: how the rate runs, `linear`ly to 0, as half a `cosine` to 0, or `constant`; warmup:
+        the share of a training's steps in which it rises from 0 first.
     rank, alpha: of the adapters. targets: the layers that have them, names or what these end in,
         separated by commas; None for all linear layers but the head.
     context: the most tokens of a sequence.
@@ -53,6 +56,8 @@ class UnlearnSettings(LoopSettings):
     epochs: int = 5
     batch: int = 8
     lr: float = 5e-4
+    schedule: str = "linear"
+    warmup: float = 0.0
     clip: float = 1.0
     rank: int = 8
     alpha: float = 32.0
@@ -88,9 +93,14 @@ class UnlearnSettings(LoopSettings):
             ("method", METHODS),
             ("local_search", LOCAL_SEARCHES),
             ("objective", OBJECTIVES),
+            ("schedule", KINDS),
         ):
             if getattr(self, name) not in known:
                 raise unknown(name.replace("_", " "), getattr(self, name), known)
+        if not 0 <= self.warmup < 1:
+            raise UserError(
+                f"warmup is {self.warmup}: give a share of the steps, at least 0 and below 1"
+            )
         if self.targets is not None and not all(self._targets):
             raise UserError(
                 f"targets is '{self.targets}': give names of layers, separated by commas, or none"
@@ -107,6 +117,10 @@ class UnlearnSettings(LoopSettings):
     def lora(self) -> LoraSettings:
         """The adapters."""
         return LoraSettings(self.rank, self.alpha, self._targets or None)
+
+    def schedule_of(self, steps: int, lr: float) -> Schedule:
+        """A training of so many steps at this rate."""
+        return Schedule(steps, lr, self.clip, kind=self.schedule, warmup=self.warmup)
 
     @property
     def _targets(self) -> tuple[str, ...]:

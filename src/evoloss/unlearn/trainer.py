@@ -1,7 +1,7 @@
 """Trains the adapters of several candidates side by side, from one step to another.
 
-AdamW (Loshchilov & Hutter 2019) with a linear schedule and gradient clipping, each for one
-candidate alone: what a candidate becomes does not depend on who trains beside it, so that the
+AdamW (Loshchilov & Hutter 2019) with a schedule and gradient clipping, each for one candidate
+alone: what a candidate becomes does not depend on who trains beside it, so that the
 candidates of a race may be put together anew at each of its stages.
 """
 
@@ -15,19 +15,7 @@ from torch import Tensor, nn
 
 from evoloss.unlearn.adapters import Adapters, LoraSettings, attached
 from evoloss.unlearn.objective import Objective
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How one candidate's adapter is trained; the defaults are EvoMU's.
-
-    steps: of the optimiser. clip: the largest norm of the gradient. The rate falls linearly to 0.
-    """
-
-    steps: int
-    lr: float = 5e-4
-    clip: float = 1.0
-    weight_decay: float = 0.0
+from evoloss.unlearn.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -112,12 +100,12 @@ class _AdamW:
         self.fine = torch.tensor([each.fine for each in standing], device=device)
         self.clip = torch.tensor([each.clip for each in schedules], device=device)
         self.decay = torch.tensor([[each.weight_decay] for each in schedules], device=device)
+        steps = range(self.begin, end)
         self.rates = torch.tensor(
-            [
-                [each.lr * max(0.0, 1.0 - step / each.steps) for each in schedules]
-                for step in range(self.begin, end)
-            ],
-            device=device,
+            [[each.rate(step) for each in schedules] for step in steps], device=device
+        )
+        self.lasting = torch.tensor(
+            [[step < each.steps for each in schedules] for step in steps], device=device
         )
         self.decays = any(each.weight_decay for each in schedules)
 
@@ -130,7 +118,7 @@ class _AdamW:
         rates = self.rates[step - self.begin]
         self.fine &= torch.isfinite(norm)
         factor = torch.where(self.fine, (self.clip / norm.clamp(min=1e-6)).clamp(max=1.0), 0.0)
-        moving = (self.fine & (rates > 0))[:, None]
+        moving = (self.fine & self.lasting[step - self.begin])[:, None]
         correct1, correct2 = 1.0 - 0.9 ** (step + 1), 1.0 - 0.999 ** (step + 1)
         g = torch.where(moving, g * factor[:, None], 0.0)
         self.m.lerp_(g, 0.1)

@@ -29,7 +29,8 @@ from evoloss.unlearn.plain import (
 )
 from evoloss.unlearn.recipes import Measured
 from evoloss.unlearn.rivals import RIVALS, Context
-from evoloss.unlearn.trainer import Progress, Schedule, advance
+from evoloss.unlearn.schedule import Schedule
+from evoloss.unlearn.trainer import Progress, advance
 
 Look = Callable[..., list[Measured | Failed]]
 """`measure`, or `quick`."""
@@ -129,7 +130,7 @@ class Group:
             return [_objective(bench, chosen, entries, longest, rng)]
 
         [objective] = bench.in_parts([0], made)
-        schedules = [Schedule(each.steps, each.lr, bench.settings.clip) for each in entries]
+        schedules = [bench.settings.schedule_of(each.steps, each.lr) for each in entries]
         return cls(bench, chosen, objective, schedules)
 
     def is_over(self, each: int, progress: Progress) -> bool:

@@ -23,7 +23,6 @@ from evoloss.unlearn.constants import Tunable, Tunables
 from evoloss.unlearn.objective import LossObjective, Sets, signature_of
 from evoloss.unlearn.one_step import OneStep, evolution_slope, hypergradient
 from evoloss.unlearn.phase import Phase
-from evoloss.unlearn.trainer import Schedule
 
 Tick = Callable[[float], None]
 
@@ -110,7 +109,7 @@ def _beginning(bench: Bench, losses: Sequence[Tunable], rho: Tensor, lap: int) -
         losses=Tunables(losses, batches(0, phase.sets), rho),
         validation=batches(1, bench.validation),
         floor=_floor(phase),
-        schedules=[Schedule(steps, settings.lr, settings.clip)] * len(losses),
+        schedules=[settings.schedule_of(steps, settings.lr)] * len(losses),
         standing=[bench.start] * len(losses),
     )
 
