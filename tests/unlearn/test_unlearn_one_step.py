@@ -255,3 +255,21 @@ def test_an_architecture_without_forward_mode_derivatives_is_told():
     problem = problem_of(model_of("Bloom"), NPO)
     with pytest.raises(UserError, match=r"without a forward-mode derivative: .*search es"):
         hypergradient(problem, problem.losses.rho)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
+def test_looking_a_step_ahead_is_taking_it(kind, monkeypatch):
+    problem = problem_of(restless_model(), NPO)
+    schedules = [replace(each, kind=kind, warmup=0.9) for each in problem.schedules]
+    problem = replace(problem, schedules=schedules)
+    look_ahead, found = one_step._look_ahead, {}
+
+    def noted(*given):
+        found["stepped"], scaling = look_ahead(*given)
+        return found["stepped"], scaling
+
+    monkeypatch.setattr(one_step, "_look_ahead", noted)
+    hypergradient(problem, problem.losses.rho)
+    [taken] = problem.taken(problem.losses.rho)
+    for one, other in zip(found["stepped"], taken.weights.values(), strict=True):
+        torch.testing.assert_close(one[0].detach(), other)

@@ -125,6 +125,12 @@ def test_a_retain_model_that_knows_no_less_is_no_floor(known):
     assert tuned(bench, NPO) != [wanted]
 
 
+def test_trainings_run_by_the_schedule_of_the_settings():
+    found = [tuned(bench_of(restless_model(), local_steps=2, schedule=kind), NPO)
+             for kind in ("linear", "constant")]  # fmt: skip
+    assert found[0] != found[1]
+
+
 def test_a_second_training_begins_when_the_first_is_over():
     bench = bench_of(restless_model(), epochs=1, local_steps=7)
     (found,) = tuned(bench, NPO)
