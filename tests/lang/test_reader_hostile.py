@@ -117,6 +117,23 @@ def numbered(body: str, count: int) -> str:
 
 
 X = "x = log_probs_forget\n"
+CONDITION = "c = log_probs_forget.mean() > -1\n"
+NAMES = "".join(f"a{i} = " for i in range(2000)) + "0\n"
+NESTED = "a = [1]\nb = [1]\nfor i in range(40):\n    a = [a, a, a]\n    b = [b, b, b]\n"
+CLOSED = "g = 1\nfor i in range(40):\n    g = (lambda g, h: lambda: g)(g, g)\n"
+QUANTILES = (f"{X}for i in range(1, 25):\n    x = log_probs_forget + x.quantile(1 / (i + 1))\n"
+             "return x.mean() - log_probs_retain.mean()")  # fmt: skip
+
+
+def looped(line: str, before: str = "") -> str:
+    return f"{before}a = range(999)\nfor i in a:\n    {line}\n{GOOD}"
+
+
+def summed(term: str) -> str:
+    loop = f"{X}s = 0.\nfor i in range(1, 75):\n    s = s + {term}\n"
+    return f"{loop}return 100 * x.mean() + 0.001 * s - log_probs_retain.mean()"
+
+
 BOMBS = {
     "doubling": function(f"{X}for i in range(900):\n    x = x + x\nreturn x.mean()"),
     "growing list": function(f"a = [1]\nfor i in range(100):\n    a = a + a\n{GOOD}"),
@@ -150,6 +167,25 @@ BOMBS = {
         f"{X}y = x\nfor i in range(30):\n    y = y + torch.softmax(x * i, 0) * x.sort().values\n"
         "return y.mean()", 40),
     "many slow functions": numbered("a = [i for i in range(999)]\nb = [i for i in a]\n" + GOOD, 99),
+    "lists gone through": numbered(looped("b = sum(a)"), 40),
+    "lists asked": numbered(looped("b = all(a[1:])"), 40),
+    "lists copied": numbered(looped("b = zip(a, a + [], [*a], list(a))"), 40),
+    "lists chosen": numbered(looped("b = a if c else list(a)", CONDITION), 40),
+    "lists unpacked": numbered(looped(f"{', '.join(f'a{i}' for i in range(999))} = a"), 20),
+    "nested lists chosen": function(f"{CONDITION}{NESTED}x = a if c else b\n{GOOD}"),
+    "nested list printed": function(f"{NESTED}return log_probs_forget.mean(dim=a)"),
+    "closures printed": function(f"{CLOSED}return log_probs_forget.std(correction=g)"),
+    "names merged": numbered(looped("if c: pass", CONDITION + NAMES), 12),
+    "names left": numbered(looped("if c: return i", CONDITION + NAMES), 12),
+    "names changed": numbered(looped("x += 1", f"{NAMES}x = 1 * log_probs_forget\n"), 12),
+    "arguments": numbered(
+        looped("g()", f"def g({', '.join(f'a{i}=0' for i in range(1500))}): return 1\n"), 12),
+    "helpers": "".join(f"def h{i}(forget): pass\n" for i in range(8000)),
+    "dead code": numbered(f"{GOOD}\n" + "x = (y, z)\n" * 300, 40),
+    "many sums": numbered(summed("torch.topk(x.sort().values, 2).values.mean()"), 40),
+    "many activations": numbered(summed("F.softplus(x * i).mean()"), 40),
+    "many quantiles": numbered(QUANTILES, 40),
+    "many quantiles and marks": numbered(QUANTILES, 40) + "(\n" + "'a' " * 45000,
     "long sum": function("return log_probs_forget.mean()" + " + 1" * 4500),
     "parentheses": function("return " + "(" * 5000 + "1" + ")" * 5000),
     "open brackets": function("return " + "(" * 19 + "1"),
@@ -192,7 +228,8 @@ BOMBS = {
 }  # fmt: skip
 
 HARMLESS = ("nested lists", "long text", "many functions", "many large functions",
-            "many slow functions")  # fmt: skip
+            "many slow functions", "dead code", "many sums", "many activations", "many quantiles",
+            "many quantiles and marks")  # fmt: skip
 """What may be read as well, since it costs nothing; or up to the limits."""
 
 WATCHED = """

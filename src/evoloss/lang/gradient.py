@@ -94,9 +94,11 @@ def _backward(nodes: list[_Node], found: dict[str, Array]) -> None:
 def _shaped(gradient: Any, shape: tuple[int, ...]) -> Any:
     """The gradient of an operand that was broadcast, or whose gradient is the same everywhere."""
     array = np.asarray(gradient)
+    if array.shape == shape:
+        return array
     if array.ndim > len(shape):
         return array.sum()
-    if array.ndim and array.shape != shape and shape == (1,):
+    if array.ndim and shape == (1,):
         return array.sum(keepdims=True)
     return np.broadcast_to(array, shape)
 

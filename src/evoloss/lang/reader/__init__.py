@@ -59,7 +59,7 @@ def read(reply: str, signature: Signature = UNLEARNING) -> list[Read | Refused]:
     All answer blocks count; a later function of the same name replaces the earlier. An input that
     the signature lacks is None to the function. Losses without a gradient, or that push the wrong
     way, are refused too (`evoloss.lang.screening`). Time and memory are bounded, whatever the
-    reply: about a second, and some ten megabytes above those of Python and NumPy.
+    reply: below a second, and some ten megabytes above those of Python and NumPy.
     """
     if len(reply) > MAX_REPLY:
         return [Refused("", 1, f"the reply has more than {MAX_REPLY:,} characters: send a part")]

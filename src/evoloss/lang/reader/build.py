@@ -65,7 +65,7 @@ class Builder:
     def base(self, value: Value) -> Tensor | None:
         """The simplest vector with as many elements; None for a single number."""
         tensor = self.tensor(value)
-        self.budget.spend(tensor.size // 20)
+        self.budget.pass_over(tensor.size)
         source = length_source(tensor.expr)
         return None if source is None else self._source(source)
 

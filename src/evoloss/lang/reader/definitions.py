@@ -36,12 +36,14 @@ def losses(reply: str, interpreter: Interpreter) -> list[Definition]:
     numbered = [each for each in found if _NUMBERED.match(each.name)]
     if numbered:
         return numbered
-    used = [(each.name, names_used(each.function)) for each in found if each.function]
+    used = set[str]().union(
+        *(names_used(each.function) - {each.name} for each in found if each.function)
+    )
     return [
         each
         for each in found
         if (takes_forget(each.function) if each.function else "forget" in each.piece.text)
-        and not any(each.name in names for name, names in used if name != each.name)
+        and each.name not in used
     ]
 
 
@@ -65,7 +67,7 @@ def _define(piece: Piece, interpreter: Interpreter, scope: Scope) -> Definition 
     budget = interpreter.builder.budget
     try:
         budget.renew()
-        budget.spend(10 + len(piece.text) // 100)  # parsing is work as well
+        budget.spend(10 + len(piece.text) // 5)  # parsing is work as well
         tree = tree_of(piece.text, piece.line)
         if isinstance(tree, ast.Import | ast.ImportFrom):
             interpreter.imported(tree, scope)

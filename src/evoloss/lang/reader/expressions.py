@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 from evoloss.lang.reader import names, python
 from evoloss.lang.reader.build import Builder
@@ -163,6 +164,7 @@ class Evaluator:
 
     def chosen(self, condition: Tensor, yes: Value, no: Value) -> Value:
         """One of two values, by a condition that depends on the data. Raises Refusal if mixed."""
+        self.builder.budget.spend()
         if yes is no or (is_number(yes) and is_number(no) and yes == no):
             return yes
         if isinstance(yes, tuple) and isinstance(no, tuple) and len(yes) == len(no):
@@ -184,7 +186,9 @@ class Evaluator:
     def _items(self, items: list[ast.expr], scope: Scope) -> Iterator[Value]:
         for item in items:
             if isinstance(item, ast.Starred):
-                yield from items_of(self.value(item.value, scope))
+                values = items_of(self.value(item.value, scope))
+                self.builder.budget.pass_over(len(values))
+                yield from values
             else:
                 yield self.value(item, scope)
 
@@ -207,6 +211,7 @@ class Evaluator:
 
     def bind(self, target: ast.expr, value: Value, scope: Scope) -> None:
         """Assigns to a name, or to several that unpack a list."""
+        self.builder.budget.spend()
         if isinstance(target, ast.Name):
             scope.names[target.id] = value
             return
@@ -253,7 +258,8 @@ class Evaluator:
         _check_type(name, keywords.get("dtype"))
         given = {key: value for key, value in keywords.items() if key not in _IGNORED}
         renamed = {_RENAMED.get(key, key): value for key, value in given.items()}
-        signature = inspect.signature(handler)
+        self._pass_over(arguments)
+        signature = _signature(handler)
         try:
             bound = signature.bind(self.builder, *arguments, **renamed)
         except TypeError as error:
@@ -261,7 +267,12 @@ class Evaluator:
                 bound = signature.bind(self.builder, *arguments, **given)
             except TypeError:
                 raise Refusal(f"{name}: {error}") from None
-        return handler(*bound.args, **bound.kwargs)
+        found = handler(*bound.args, **bound.kwargs)
+        self._pass_over([found])
+        return found
+
+    def _pass_over(self, values: Sequence[Value]) -> None:
+        self.builder.budget.pass_over(sum(len(v) for v in values if isinstance(v, tuple)))
 
     def call(self, function: Function, arguments: list[Value], keywords: dict[str, Value]) -> Value:
         """Calls a function that the source defines."""
@@ -269,6 +280,7 @@ class Evaluator:
             raise Refusal(f"more than {MAX_CALLS} functions within each other, as in a recursion")
         scope = Scope(outer=function.scope)
         scope.names.update(_arguments(function, arguments, keywords))
+        self.builder.budget.pass_over(len(scope.names))
         self.calls += 1
         try:
             if isinstance(function.body, list):
@@ -276,6 +288,9 @@ class Evaluator:
             return self.value(function.body, scope)
         finally:
             self.calls -= 1
+
+
+_signature = cache(inspect.signature)
 
 
 def _arguments(

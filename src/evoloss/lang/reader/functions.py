@@ -11,7 +11,15 @@ from collections.abc import Callable
 from evoloss.lang.expr import Call, Const
 from evoloss.lang.reader.build import Builder, simplest
 from evoloss.lang.reader.limits import Refusal
-from evoloss.lang.reader.values import Items, Sorted, Tensor, Unusable, Value, is_number
+from evoloss.lang.reader.values import (
+    Items,
+    Sorted,
+    Tensor,
+    Unusable,
+    Value,
+    is_number,
+    printed,
+)
 from evoloss.lang.types import Type
 
 Handler = Callable[..., Value]
@@ -37,7 +45,7 @@ def only_dimension(dim: Value) -> None:
     if isinstance(dim, tuple) and len(dim) == 1:
         dim = dim[0]
     if dim is not None and (isinstance(dim, bool) or dim not in (0, -1)):
-        raise Refusal(f"dimension {dim}: the inputs have one dimension, 0")
+        raise Refusal(f"dimension {printed(dim)}: the inputs have one dimension, 0")
 
 
 def _reduction(op: str) -> Handler:
@@ -102,7 +110,7 @@ def _spread(op: str) -> Handler:
         if correction is None:
             correction = 1 if unbiased is None else int(bool(unbiased))
         if correction not in (0, 1):
-            raise Refusal(f"a correction of {correction}: 0 and 1 are known")
+            raise Refusal(f"a correction of {printed(correction)}: 0 and 1 are known")
         vector = m.vector(input)
         found = m.apply(op, vector)
         if correction == 0:

@@ -13,10 +13,11 @@ MAX_FUNCTIONS = 40  # in a reply
 MAX_CALLS = 30  # of functions within functions
 MAX_ITEMS = 1_000  # of a list or a loop
 MAX_STEPS = 5_000  # of interpretation, in one function
-MAX_TOTAL_STEPS = 60_000  # in all functions of a reply
+MAX_TOTAL_STEPS = 20_000  # in all functions of a reply
 MAX_NODES = 600  # of one expression
 MAX_HEIGHT = 80  # of one expression; the text of a loss may be nested 100 deep
-MAX_TOTAL_NODES = 5_000  # of all expressions of a reply
+MAX_TOTAL_NODES = 1_500  # of all expressions of a reply
+_A_STEP = 10  # items of a list, names of a scope or parts of an expression
 
 
 class Refusal(Exception):
@@ -46,3 +47,7 @@ class Budget:
             raise Refusal(f"reading the reply takes more than {MAX_TOTAL_STEPS:,} steps")
         if self.steps < 0:
             raise Refusal(f"reading the function takes more than {MAX_STEPS:,} steps")
+
+    def pass_over(self, items: int) -> None:
+        """Going through the items of something takes time too, though nothing is interpreted."""
+        self.spend(items // _A_STEP)

@@ -7,7 +7,7 @@ import math
 from evoloss.lang.reader.build import Builder, simplest
 from evoloss.lang.reader.functions import FUNCTIONS, Handler, clamp
 from evoloss.lang.reader.limits import Refusal
-from evoloss.lang.reader.values import Tensor, Value, is_number
+from evoloss.lang.reader.values import Tensor, Value, is_number, printed
 from evoloss.lang.types import Type
 
 
@@ -16,7 +16,7 @@ def reduced(m: Builder, value: Tensor, reduction: Value) -> Value:
     if reduction == "none" or (reduction in ("mean", "sum") and value.type is Type.SCALAR):
         return value
     if reduction not in ("mean", "sum"):
-        raise Refusal(f"reduction '{reduction}': it must be mean, sum or none")
+        raise Refusal(f"reduction {printed(reduction)}: it must be mean, sum or none")
     return m.apply(str(reduction), value)
 
 

@@ -40,6 +40,7 @@ _COMPARISONS: dict[type[ast.cmpop], tuple[Callable[..., bool], str]] = {
 def binary(m: Builder, op: ast.operator, left: Value, right: Value) -> Value:
     """left op right."""
     if isinstance(op, ast.Add) and isinstance(left, tuple) and isinstance(right, tuple):
+        m.budget.pass_over(len(left) + len(right))
         return short([*left, *right])
     if isinstance(op, ast.BitXor):
         return exclusive(m, left, right)
@@ -157,6 +158,7 @@ def element(m: Builder, owner: Value, key: Value) -> Value:
     """owner[key]."""
     if isinstance(owner, tuple):
         if isinstance(key, slice):
+            m.budget.pass_over(len(owner))
             return Items(owner[_plain_slice(key)])
         if not isinstance(key, int) or not -len(owner) <= key < len(owner):
             raise Refusal("this position does not exist")

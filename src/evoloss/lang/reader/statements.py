@@ -114,6 +114,7 @@ class Interpreter:
         self, step: ast.If, condition: Tensor, todo: list[_Step], scope: Scope
     ) -> Value:
         """Runs the rest of the function both ways, and chooses between what they return."""
+        self.builder.budget.pass_over(len(scope.names))
         before, frozen = dict(scope.names), self.builder.frozen
         found = []
         for body in (step.body, step.orelse):
@@ -126,6 +127,7 @@ class Interpreter:
 
     def _branch(self, step: ast.If, condition: Tensor, scope: Scope) -> None:
         """Runs both branches, and chooses for every name between what they leave it with."""
+        self.builder.budget.pass_over(len(scope.names))
         before, after = dict(scope.names), []
         for body in (step.body, step.orelse):
             scope.names = dict(before)
@@ -207,6 +209,7 @@ class Interpreter:
         """x += y. On a tensor this works in place, so nothing else may stand for that tensor."""
         if not isinstance(target, ast.Name):
             raise Refusal("an assignment into a tensor, a list or an object")
+        self.builder.budget.pass_over(len(scope.names))
         old = self.evaluator.value(ast.copy_location(ast.Name(target.id, ast.Load()), step), scope)
         if isinstance(old, Tensor) and (isinstance(old.expr, Input) or scope.names_of(old) > 1):
             raise Refusal(
@@ -225,6 +228,7 @@ class Interpreter:
             raise Refusal("append and extend are read for lists")
         if name not in scope.names or scope.names_of(old) > 1:
             raise Refusal(f"the list '{name}' has another name or owner")
+        self.builder.budget.pass_over(len(scope.names) + len(old))
         new = self.evaluator.value(call.args[0], scope)
         scope.names[name] = short([*old, *(items_of(new) if call.func.attr == "extend" else [new])])
 

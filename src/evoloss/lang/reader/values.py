@@ -101,6 +101,11 @@ def is_number(value: Value) -> bool:
     return isinstance(value, int | float)
 
 
+def printed(value: Value) -> str:
+    """A value in a message; not what a list or a function holds, which may be endless."""
+    return repr(value) if value is None or isinstance(value, int | float | str) else "..."
+
+
 def items_of(value: Value) -> tuple[Value, ...]:
     """What a loop goes through."""
     if isinstance(value, Tensor):
