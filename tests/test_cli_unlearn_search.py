@@ -222,12 +222,14 @@ def interrupted(*_):
 
 
 def test_forget_only_is_compared_with_what_can_do_without_a_retain_set(evo, files):
-    done = evo("unlearn", "search", *given(files), *SMALL, "--forget-only", "--out", "run")
+    told = (*SMALL, "--against", "npo,wga", "--forget-only", "--out", "run")
+    done = evo("unlearn", "search", *given(files), *told)
     assert done.status == 0, done.err
     with Store.open(Path("run"), write=False) as store:
         [record] = store.evaluations()
         assert all("retain" not in each.canonical for each in store.candidates())
-    assert [row["label"] for row in record["rows"]] == ["found", "ga"]
+    assert [row["label"] for row in record["rows"]] == ["found", "npo", "wga"]
+    assert not any("retain" in row["formula"] for row in record["rows"])
 
 
 def test_a_language_model_is_asked(evo, files):

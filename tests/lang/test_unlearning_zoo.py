@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from evoloss.errors import UserError
 from evoloss.lang import zoo
 from evoloss.lang.evaluate import torch_value
 from evoloss.lang.export import export_batch
-from evoloss.lang.expr import inputs_of
+from evoloss.lang.expr import check, inputs_of
 from evoloss.lang.fingerprint import batch_direction_fingerprint
 from evoloss.lang.screening import fault
 from evoloss.lang.types import UNLEARNING_TOKENS
@@ -64,6 +65,37 @@ def test_value_and_gradient_are_those_of_the_definition(name):
         strict=True,
     ):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", zoo.FORGET_TERMS)
+def test_without_a_retain_set_the_forget_term_of_the_definition_is_left(name):
+    entry, given = zoo.FORGET_TERMS[name], inputs(1, tokens=True)
+    assert entry.signature.inputs.keys() == {
+        each for each in zoo.ZOO[name].signature.inputs if each.endswith("forget")
+    }
+    mine = zoo.loss_among(zoo.FORGET_TERMS, name)
+    check(mine, entry.signature)
+    assert fault(mine, entry.signature) is None
+    kept = given["mask_forget"]
+    kept = kept if "mask_forget" in entry.signature.inputs else torch.ones_like(kept)
+    f = given["log_probs_forget"].requires_grad_()
+    theirs = DEFINITIONS[name](
+        f[kept], torch.zeros(1), given["ref_log_probs_forget"][kept], torch.zeros(1)
+    )
+    value = torch_value(mine, {n: t if n == "log_probs_forget" else t.double()
+                               for n, t in given.items() if n.endswith("forget")})  # fmt: skip
+    torch.testing.assert_close(value, theirs)
+    torch.testing.assert_close(torch.autograd.grad(value, f), torch.autograd.grad(theirs, f))
+
+
+def test_a_forget_term_has_no_weight_of_a_retain_term():
+    assert set(zoo.FORGET_TERMS) == {"ga", "npo", "sim-npo", "wga", "sat-imp", "ce-u"}
+    assert dict(zoo.FORGET_TERMS["npo"].constants) == {"beta": 0.1}
+    assert zoo.loss_among(zoo.FORGET_TERMS, "npo", beta=0.5) != zoo.loss_among(
+        zoo.FORGET_TERMS, "npo"
+    )
+    with pytest.raises(UserError, match=r"'alpha': the npo loss has beta"):
+        zoo.loss_among(zoo.FORGET_TERMS, "npo", alpha=2.0)
 
 
 def test_ce_u_has_the_gradient_of_its_definition_in_the_logits():

@@ -14,7 +14,12 @@ from evoloss.lang.canonical import canonical_text
 from evoloss.lang.expr import Const, check, height, inputs_of, walk
 from evoloss.lang.screening import fault
 from evoloss.lang.text import to_text
-from evoloss.lang.types import UNLEARNING, UNLEARNING_FORGET, UNLEARNING_TOKENS
+from evoloss.lang.types import (
+    UNLEARNING,
+    UNLEARNING_FORGET,
+    UNLEARNING_FORGET_TOKENS,
+    UNLEARNING_TOKENS,
+)
 from evoloss.lang.weights import with_constants
 from evoloss.propose.llm import Endpoint, LLMProposer
 from evoloss.propose.mixture import Mixture
@@ -29,17 +34,15 @@ from evoloss.propose.unlearning import (
 from evoloss.propose.variation import RATES
 
 KNOWN = {name: zoo.loss(name) for name in zoo.names("unlearning")}
-FORGET_ONLY = {
-    name: e for name, e in KNOWN.items() if inputs_of(e) <= UNLEARNING_FORGET.inputs.keys()
-}
+FORGET_ONLY = {name: zoo.loss_among(zoo.FORGET_TERMS, name) for name in zoo.FORGET_TERMS}
 MOST = 5
 
 
 def own(loss, retain=True):
     """The signature that a loss must be of."""
-    if not retain:
-        return UNLEARNING_FORGET
     masked = inputs_of(loss) & {"mask_forget", "mask_retain"}
+    if not retain:
+        return UNLEARNING_FORGET_TOKENS if masked else UNLEARNING_FORGET
     return UNLEARNING_TOKENS if masked else UNLEARNING
 
 
@@ -91,6 +94,12 @@ def test_generations_are_losses_of_the_signature(retain, seed):
             assert all(parent < number for parent in each.parents)
         proposer.tell(generation, told(proposals, rng.random(8), number))
         number += 8
+
+
+def test_without_a_retain_set_it_begins_with_the_forget_terms():
+    first = UnlearningEvolution(space(retain=False)).ask(0)
+    known = [each for each in first if each.operator.endswith("known loss")]
+    assert [first[0].expression, *(each.expression for each in known)] == [*FORGET_ONLY.values()]
 
 
 def test_it_begins_with_what_is_known_for_as_long_as_there_may_be():

@@ -50,13 +50,16 @@ def tune(bench: Bench, name: str, effort: Effort, tell: Tell, where: Executor) -
     }
 
 
-def unevaluated(kept: Mapping[str, Record]) -> list[Contender]:
-    """Those that are tuned and not yet evaluated, as they were tuned."""
+def unevaluated(kept: Mapping[str, Record], retain: bool) -> list[Contender]:
+    """Those that are tuned and not yet evaluated, as they were tuned.
+
+    retain: whether losses are of what is to be kept, too.
+    """
     waiting = {
         name: each["tuned"] for name, each in kept.items() if "tuned" in each and "row" not in each
     }
     return [
-        replace(contender(name, **each["constants"]), epochs=each["epochs"], lr=each["lr"])
+        replace(contender(name, retain, **each["constants"]), epochs=each["epochs"], lr=each["lr"])
         for name, each in waiting.items()
     ]
 

@@ -54,8 +54,7 @@ def run(
     check_workers(problem, staff)
     if staff.elsewhere:
         plan = replace(plan, settings={"shard": SHARD, **plan.settings})
-    forget_only = next(plan.cells()).settings.forget_only
-    known = names(problem.data.retain is not None and not forget_only)
+    known = names(_has_retain(problem, next(plan.cells())))
     for name in plan.against:
         if name not in known:
             raise unknown("unlearning loss or method", name, known)
@@ -143,7 +142,8 @@ def _conclude(
     missing = [each for each in cells if evaluation(each, plan.eval_seeds) is None]
     missing = [each for each in missing if _finished(each)]
     untuned = [name for name in plan.against if name not in kept]
-    if not missing and not untuned and not hand_written.unevaluated(kept):
+    retain = _has_retain(problem, cells[0])
+    if not missing and not untuned and not hand_written.unevaluated(kept, retain):
         return
     with Store.open(cells[0].directory, write=False) as store:
         bench = searching.reopened(store, problem, say, staff)
@@ -153,7 +153,7 @@ def _conclude(
             say(f"{name}, seed {seed}: tuning in {counted(effort.trainings, 'training')} or more")
             kept[name] = hand_written.tune(bench, name, effort, tell, where)
             hand_written.keep(plan, problem, seed, kept)
-        contenders = [*hand_written.unevaluated(kept), *map(_found, missing)]
+        contenders = [*hand_written.unevaluated(kept, retain), *map(_found, missing)]
         if not contenders:
             return
         say(f"test, seed {seed}: {', '.join(each.label for each in contenders)}")
@@ -178,6 +178,11 @@ def _effort(plan: UnlearnPlan, bench: Bench, cells: Sequence[Cell]) -> Effort:
         with Store.open(cell.directory, write=False) as store:
             most = max(most, sum(each.steps for each in store.history()))
     return Effort(trainings, most)
+
+
+def _has_retain(problem: Problem, cell: Cell) -> bool:
+    """Whether the losses of a comparison are of what is to be kept, too."""
+    return problem.data.retain is not None and not cell.settings.forget_only
 
 
 def _found(cell: Cell) -> Contender:

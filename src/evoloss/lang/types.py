@@ -80,7 +80,35 @@ UNLEARNING_TOKENS = Signature(
 )
 """Log-probabilities per token: those of all sequences, end to end, and which of them count."""
 
+UNLEARNING_FORGET_TOKENS = Signature(
+    name="unlearning-forget-tokens",
+    inputs={**UNLEARNING_FORGET.inputs, "mask_forget": Type.MASK},
+    required=("log_probs_forget",),
+    output=Type.SCALAR,
+    reductions=True,
+    trained=("log_probs_forget",),
+)
+"""The same for those who have no retain set."""
+
+MASKS = frozenset({"mask_forget", "mask_retain"})
+"""The inputs that tell a loss of tokens from one of sequences."""
+
+
+def unlearning_signature(tokens: bool, retain: bool) -> Signature:
+    """Of an unlearning loss. tokens: whether it uses masks; retain: whether it has a retain set."""
+    if retain:
+        return UNLEARNING_TOKENS if tokens else UNLEARNING
+    return UNLEARNING_FORGET_TOKENS if tokens else UNLEARNING_FORGET
+
+
 SIGNATURES: Mapping[str, Signature] = {
-    each.name: each for each in (SUPERVISED, UNLEARNING, UNLEARNING_FORGET, UNLEARNING_TOKENS)
+    each.name: each
+    for each in (
+        SUPERVISED,
+        UNLEARNING,
+        UNLEARNING_FORGET,
+        UNLEARNING_TOKENS,
+        UNLEARNING_FORGET_TOKENS,
+    )
 }
 """Every signature by name."""

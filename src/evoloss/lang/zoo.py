@@ -10,14 +10,21 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from evoloss.errors import UserError
 from evoloss.lang import unlearning_losses as unlearning
-from evoloss.lang.expr import Expr
+from evoloss.lang.expr import Call, Expr, inputs_of
 from evoloss.lang.parse import parse
-from evoloss.lang.types import SUPERVISED, UNLEARNING, UNLEARNING_TOKENS, Signature
+from evoloss.lang.text import to_text
+from evoloss.lang.types import (
+    SUPERVISED,
+    UNLEARNING,
+    UNLEARNING_TOKENS,
+    Signature,
+    unlearning_signature,
+)
 
 LossKind = Literal["regression", "classification", "unlearning"]
 
@@ -130,9 +137,46 @@ ZOO: Mapping[str, Entry] = {entry.name: entry for entry in _ENTRIES}
 """Every known loss by name."""
 
 
+_OF_GRADIENT_ASCENT = ("grad-diff", "kl-retain")
+"""The losses that are gradient ascent but for their retain terms."""
+
+
+def _alone(entry: Entry) -> Entry:
+    """An unlearning loss without its retain term, and so without that term's weight alpha."""
+
+    def text(**constants: float) -> str:
+        every = {**entry.constants, **constants}
+        return to_text(_forget_term(parse(entry.text(**every), entry.signature)))
+
+    constants = {name: value for name, value in entry.constants.items() if name != "alpha"}
+    signature = unlearning_signature(entry.signature is UNLEARNING_TOKENS, retain=False)
+    return replace(entry, text=text, constants=constants, signature=signature)
+
+
+def _forget_term(loss: Expr) -> Expr:
+    """A loss up to the last term, if that is of the retain set."""
+    match loss:
+        case Call("add" | "sub", (term, other)) if "log_probs_retain" in inputs_of(other):
+            return term
+    return loss
+
+
+FORGET_TERMS: Mapping[str, Entry] = {
+    entry.name: _alone(entry)
+    for entry in _ENTRIES
+    if entry.kind == "unlearning" and entry.name not in _OF_GRADIENT_ASCENT
+}
+"""The unlearning losses for those who have no retain set, by name."""
+
+
 def names(kind: LossKind | None = None) -> list[str]:
     """The names of the known losses, of one kind or of all."""
     return [entry.name for entry in _ENTRIES if kind in (None, entry.kind)]
+
+
+def unlearning_losses(retain: bool = True) -> Mapping[str, Entry]:
+    """The known unlearning losses by name; their forget terms, if there is no retain set."""
+    return {name: ZOO[name] for name in names("unlearning")} if retain else FORGET_TERMS
 
 
 def loss(name: str, **constants: float) -> Expr:
@@ -140,12 +184,17 @@ def loss(name: str, **constants: float) -> Expr:
 
     Raises UserError for an unknown name or constant.
     """
-    entry = ZOO.get(name)
+    return loss_among(ZOO, name, **constants)
+
+
+def loss_among(known: Mapping[str, Entry], name: str, **constants: float) -> Expr:
+    """`loss` of others than `ZOO`, such as `FORGET_TERMS`."""
+    entry = known.get(name)
     if entry is None:
-        near = difflib.get_close_matches(name, ZOO, 1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(ZOO)}"
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
         raise UserError(f"unknown loss '{name}': {hint}")
     if foreign := [constant for constant in constants if constant not in entry.constants]:
-        known = ", ".join(entry.constants) or "no constants"
-        raise UserError(f"unknown constant '{foreign[0]}': the {name} loss has {known}")
+        has = ", ".join(entry.constants) or "no constants"
+        raise UserError(f"unknown constant '{foreign[0]}': the {name} loss has {has}")
     return parse(entry.text(**{**entry.constants, **constants}), entry.signature)

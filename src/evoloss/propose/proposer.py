@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from evoloss.lang.expr import Expr, inputs_of
-from evoloss.lang.types import SUPERVISED, UNLEARNING_TOKENS, Output, Signature
+from evoloss.lang.types import MASKS, SUPERVISED, Output, Signature, unlearning_signature
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,12 @@ class Space:
 
     def signature_of(self, *parents: Expr) -> Signature:
         """What children of such losses are functions of: of tokens, if a parent has masks."""
-        masks = UNLEARNING_TOKENS.inputs.keys() - self.signature.inputs.keys()
+        masks = MASKS - self.signature.inputs.keys()
         masked = any(inputs_of(each) & masks for each in parents)
-        return UNLEARNING_TOKENS if masked else self.signature
+        if not masked:
+            return self.signature
+        retain = "log_probs_retain" in self.signature.inputs
+        return unlearning_signature(tokens=True, retain=retain)
 
 
 class Proposer(Protocol):

@@ -16,7 +16,6 @@ from evoloss.lang import zoo
 from evoloss.lang.expr import Expr, inputs_of
 from evoloss.lang.gradient import value_and_gradients
 from evoloss.lang.text import EXACT, to_text
-from evoloss.lang.types import UNLEARNING_FORGET, UNLEARNING_TOKENS
 from evoloss.report.limits import limits
 from evoloss.report.mathematics import BATCH_SYMBOLS, formula
 from evoloss.report.palette import MUTED, SERIES, USUAL, series
@@ -82,12 +81,8 @@ def picture(groups: Sequence[Group]) -> Picture:
 def known(run: Run) -> dict[str, Expr]:
     """The hand-written losses that the run's data allow, but gradient ascent beside grad-diff."""
     retain = "log_probs_retain" in inputs_of(run.usual)
-    allowed = set((UNLEARNING_TOKENS if retain else UNLEARNING_FORGET).inputs)
-    every = {name: zoo.loss(name) for name in zoo.names("unlearning")}
-    fitting = {name: loss for name, loss in every.items() if inputs_of(loss) <= allowed}
-    if retain:
-        fitting.pop("ga", None)
-    return fitting
+    every = zoo.unlearning_losses(retain)
+    return {name: zoo.loss_among(every, name) for name in every if not (retain and name == "ga")}
 
 
 def probabilities(run: Run) -> dict[str, float]:

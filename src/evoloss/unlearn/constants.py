@@ -17,7 +17,7 @@ from evoloss.lang.evaluate import evaluate, torch_operator
 from evoloss.lang.expr import Call, Const, Expr, Input, walk
 from evoloss.lang.ops import NONE, OPERATORS
 from evoloss.lang.screening import directions, fault
-from evoloss.lang.types import UNLEARNING_TOKENS, Signature
+from evoloss.lang.types import MASKS, Signature
 from evoloss.lang.weights import with_constants
 from evoloss.unlearn.objective import Batch, LossObjective
 
@@ -41,9 +41,8 @@ class Tunable:
     def of(cls, loss: Expr, signature: Signature) -> Tunable:
         """A loss with the constants that it has."""
         constants = tuple(node.value for node in walk(loss) if isinstance(node, Const))
-        return cls(
-            constants, free(loss, signature), signature is UNLEARNING_TOKENS, _without_detach(loss)
-        )
+        by_token = not MASKS.isdisjoint(signature.inputs)
+        return cls(constants, free(loss, signature), by_token, _without_detach(loss))
 
     def value(self, batch: Batch, constants: Tensor) -> Tensor:
         """The loss on log-probabilities; autograd passes through to both, twice too.

@@ -62,15 +62,19 @@ def names(retain: bool) -> list[str]:
     return [*known_losses(retain), *RIVALS]
 
 
-def contender(name: str, **constants: float) -> Contender:
-    """A hand-written loss or method of a name. Raises: UserError if there is none."""
+def contender(name: str, retain: bool = True, **constants: float) -> Contender:
+    """A hand-written loss or method of a name; its forget term alone, if there is no retain set.
+
+    Raises: UserError if there is none.
+    """
     if name in RIVALS:
         rival = RIVALS[name]
         usual = {key: each.default for key, each in rival.constants.items()}
         return Contender(name, None, name, {**usual, **constants}, lr=rival.lr)
-    if name in zoo.names("unlearning"):
-        return Contender(name, zoo.loss(name, **constants), constants=constants)
-    raise unknown("unlearning loss or method", name, names(True))
+    known = zoo.unlearning_losses(retain)
+    if name in known:
+        return Contender(name, zoo.loss_among(known, name, **constants), constants=constants)
+    raise unknown("unlearning loss or method", name, names(retain))
 
 
 def trials(
@@ -146,7 +150,7 @@ def _drawn(
 ) -> tuple[list[Contender], list[Tried]]:
     """Settings at random, with what became of them: so many, and more until the steps are taken."""
     rng = stream(bench.settings.seed, Purpose.TUNING_BATCHES, *name.encode())
-    known = contender(name)
+    known = contender(name, bench.has_retain)
     usual = replace(known, epochs=bench.settings.epochs, lr=known.lr or bench.settings.lr)
     group: list[Contender] = []
     done: list[Tried] = []
@@ -208,6 +212,6 @@ def _varied(bench: Bench, name: str, rng: np.random.Generator) -> Contender:
     else:
         drawn = {
             key: value * WIDEST ** rng.uniform(-1, 1)
-            for key, value in zoo.ZOO[name].constants.items()
+            for key, value in zoo.unlearning_losses(bench.has_retain)[name].constants.items()
         }
-    return replace(contender(name, **drawn), epochs=epochs, lr=rate)
+    return replace(contender(name, bench.has_retain, **drawn), epochs=epochs, lr=rate)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from evoloss.errors import UserError
 from evoloss.lang import zoo
-from evoloss.lang.expr import Expr, inputs_of
-from evoloss.lang.types import UNLEARNING_FORGET
+from evoloss.lang.expr import Expr
 from evoloss.propose.proposer import Member, Proposer, Space
 from evoloss.propose.unlearning import UnlearningEvolution, UnlearningRandom, UnlearningZoo
 
@@ -20,12 +19,9 @@ Makers = Mapping[str, Callable[[Space], Proposer]]
 
 
 def known_losses(retain: bool) -> dict[str, Expr]:
-    """The known losses that can be computed, by name. retain: whether there is a retain set."""
-    every = {name: zoo.loss(name) for name in zoo.names("unlearning")}
-    if retain:
-        return every
-    given = set(UNLEARNING_FORGET.inputs)
-    return {name: loss for name, loss in every.items() if inputs_of(loss) <= given}
+    """The known losses by name; their forget terms, if there is no retain set."""
+    known = zoo.unlearning_losses(retain)
+    return {name: zoo.loss_among(known, name) for name in known}
 
 
 def makers(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from evoloss.lang.evaluate import torch_value
 from evoloss.lang.expr import Expr, inputs_of
-from evoloss.lang.types import UNLEARNING, UNLEARNING_FORGET, UNLEARNING_TOKENS, Signature
+from evoloss.lang.types import MASKS, Signature, unlearning_signature
 from evoloss.unlearn.log_probs import Extent, Sequences, token_log_probs
 
 
@@ -93,10 +93,7 @@ class Sets:
 
 def signature_of(loss: Expr, retain: bool) -> Signature:
     """Which inputs an unlearning loss takes. retain: whether there is a retain set."""
-    if not retain:
-        return UNLEARNING_FORGET
-    tokens = inputs_of(loss) & {"mask_forget", "mask_retain"}
-    return UNLEARNING_TOKENS if tokens else UNLEARNING
+    return unlearning_signature(bool(inputs_of(loss) & MASKS), retain)
 
 
 def batches(rows: int, batch: int, steps: int, rng: np.random.Generator) -> Tensor:
@@ -138,9 +135,7 @@ class LossObjective:
         """batch: sequences of each set a step. rng: of the minibatches."""
         self.losses = losses
         self.sets = sets
-        self.by_token = [
-            signature_of(loss, sets.retain is not None) is UNLEARNING_TOKENS for loss in losses
-        ]
+        self.by_token = [bool(inputs_of(loss) & MASKS) for loss in losses]
         self.forget, self.retain = minibatches(sets, batch, steps, rng)
         self.orders = orders(sets, self.forget, self.retain)
 
