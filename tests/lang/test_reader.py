@@ -3,6 +3,7 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evoloss.lang.evaluate import torch_value
+from evoloss.lang.gradient import value_and_gradients
 from evoloss.lang.parse import parse
 from evoloss.lang.reader import DEFAULT_EPOCHS, Read, Refused, read
 from evoloss.lang.text import to_text
@@ -327,6 +329,35 @@ def test_without_a_retain_set_and_its_references():
             UNLEARNING_FORGET,
         ).reason
     )
+
+
+BRANCHES = {
+    "x = f[f > -1] if (f > -1).any() else f\nreturn x.mean()":
+        "where(any(f > -1), mean(select(f > -1, f)), mean(f))",
+    "if (f > -1).any():\n    x = f[f > -1]\nelse:\n    x = 2 * f\n"
+    "return (x - 1)[x > -3].sum() / x.numel()":
+        "where(any(f > -1), "
+        "sum(select(select(f > -1, f) > -3, select(f > -1, f) - 1)) / size(select(f > -1, f)), "
+        "sum(select(2*f > -3, 2*f - 1)) / size(f))",
+    "x = f.sort().values[:2] if f.mean() > -1 else f\nreturn torch.ones_like(x).sum() + x.sum()":
+        "where(mean(f) > -1, sum(like(head(sort(f), 2), 1)) + sum(head(sort(f), 2)), "
+        "sum(like(f, 1)) + sum(f))",
+    "x = f if f.mean() > -1 else 2 * f\nreturn x.mean()": "mean(where(mean(f) > -1, f, 2*f))",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", BRANCHES)
+def test_what_follows_a_branch_is_done_in_either_where_lengths_differ(body):
+    indented = f"f = log_probs_forget\n{body}".replace("\n", "\n    ")
+    found = one(named("loss_fn_1", indented))
+    assert isinstance(found, Read), found
+    wanted = parse(re.sub(r"\bf\b", "log_probs_forget", BRANCHES[body]), UNLEARNING)
+    for scale in (0.1, 0.7, 5.0):
+        given = {"log_probs_forget": -scale * np.arange(1.0, 6.0)}
+        theirs = value_and_gradients(wanted, given, ["log_probs_forget"])
+        mine = value_and_gradients(found.expression, given, ["log_probs_forget"])
+        assert mine[0] == pytest.approx(theirs[0])
+        assert mine[1]["log_probs_forget"] == pytest.approx(theirs[1]["log_probs_forget"])
 
 
 def test_tokens_with_masks():

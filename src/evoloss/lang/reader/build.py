@@ -9,7 +9,14 @@ from evoloss.lang.evaluate import numpy_value
 from evoloss.lang.expr import Call, Const, Expr, result_type
 from evoloss.lang.ops import NONE, OPERATORS, Kind
 from evoloss.lang.reader.limits import MAX_HEIGHT, MAX_NODES, Budget, Refusal
-from evoloss.lang.reader.values import Tensor, Unusable, Value, is_number, length_source
+from evoloss.lang.reader.values import (
+    Branched,
+    Tensor,
+    Unusable,
+    Value,
+    is_number,
+    length_source,
+)
 from evoloss.lang.types import UNLEARNING, Signature, Type
 
 _BOOLEAN = (Type.MASK, Type.FLAG)
@@ -65,6 +72,8 @@ class Builder:
     def base(self, value: Value) -> Tensor | None:
         """The simplest vector with as many elements; None for a single number."""
         tensor = self.tensor(value)
+        if isinstance(tensor, Branched):
+            return tensor
         self.budget.pass_over(tensor.size)
         source = length_source(tensor.expr)
         return None if source is None else self._source(source)
@@ -103,6 +112,8 @@ class Builder:
         self.budget.spend()
         row = OPERATORS[op]
         tensors = [self.tensor(operand) for operand in operands]
+        if branched := next((each for each in tensors if isinstance(each, Branched)), None):
+            return self._on_both(op, tensors, branched)
         if row.kind in (Kind.ELEMENTWISE, Kind.COMPARISON):
             tensors = [self.number(tensor) for tensor in tensors]
         elif row.kind is Kind.SELECTION:
@@ -114,6 +125,31 @@ class Builder:
         if self.frozen and found.trained:
             found = self._call("detach", [found])
         return found
+
+    def chosen(self, condition: Tensor, yes: Value, no: Value) -> Tensor:
+        """One of two values, by a condition on the whole batch or on each element."""
+        a, b = self.tensor(yes), self.tensor(no)
+        self.budget.pass_over(a.size + b.size)
+        if condition.type is not Type.FLAG or not _differ(a, b):
+            return self.apply("where", condition, a, b)
+        choice = self._call("where", [condition, self.number(a), self.number(b)])
+        kind = a.type if a.type is b.type else choice.type
+        return Branched(
+            choice.expr, kind, choice.trained, choice.size, choice.height,
+            condition=condition, yes=a, no=b,
+        )  # fmt: skip
+
+    def _on_both(self, op: str, operands: list[Tensor], branched: Branched) -> Tensor:
+        """An operator on what a branch has left at different lengths, done in either branch."""
+        condition = branched.condition
+        yes, no = (
+            self.apply(
+                op,
+                *(o.side(condition, way) if isinstance(o, Branched) else o for o in operands),
+            )
+            for way in (True, False)
+        )
+        return self.chosen(condition, yes, no)
 
     def _call(self, op: str, tensors: list[Tensor]) -> Tensor:
         row = OPERATORS[op]
@@ -150,6 +186,13 @@ def constant(value: float) -> Const:
     if not math.isfinite(number):
         raise Refusal(f"the number {number} is not finite")
     return Const(number)
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    """Whether two vectors are of different lengths, one of them being a part of an input."""
+    lengths = [length_source(each.expr) for each in (a, b)]
+    cut = any(isinstance(each, Call) for each in lengths)
+    return cut and None not in lengths and lengths[0] != lengths[1]
 
 
 def _unfilled(tensors: list[Tensor], kind: Kind) -> tuple[list[Tensor], Tensor | None]:

@@ -170,7 +170,7 @@ class Evaluator:
         if isinstance(yes, tuple) and isinstance(no, tuple) and len(yes) == len(no):
             return Items(self.chosen(condition, a, b) for a, b in zip(yes, no, strict=True))
         if all(isinstance(each, Tensor) or is_number(each) for each in (yes, no)):
-            return self.builder.apply("where", self.builder.mask(condition), yes, no)
+            return self.builder.chosen(self.builder.mask(condition), yes, no)
         raise Refusal("a branch that depends on the data must choose between tensors or numbers")
 
     def _subscript(self, owner: ast.expr, key: ast.expr, scope: Scope) -> Value:

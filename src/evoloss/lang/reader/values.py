@@ -31,6 +31,24 @@ class Tensor:
     height: int = 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Branched(Tensor):
+    """One of two vectors of different lengths; what is done to it is done to both.
+
+    expr: the choice between them, which can only be computed where their lengths agree.
+    """
+
+    condition: Tensor = field(kw_only=True)
+    yes: Tensor = field(kw_only=True)
+    no: Tensor = field(kw_only=True)
+
+    def side(self, condition: Tensor, yes: bool) -> Tensor:
+        """The one that another choice by the same condition goes with; else both still."""
+        if condition.expr != self.condition.expr:
+            return self
+        return self.yes if yes else self.no
+
+
 class Items(tuple[Value, ...]):
     """A list of the source. It never changes: appending makes another."""
 
