@@ -108,6 +108,16 @@ def test_wmdp_with_its_questions_and_mmlu(tmp_path):
         load("wmdp:cyber", tmp_path)
 
 
+def test_wmdp_as_the_hub_lays_out_data_sets_of_several_configurations(tmp_path):
+    for shard, word in enumerate(("virus", "worm")):
+        write(tmp_path / f"cyber-forget-corpus/train-0000{shard}-of-00002.parquet", texts(word))
+    write(tmp_path / "data/cyber-retain-corpus-00000-of-00001.parquet", texts("leaf"))
+    write(tmp_path / "wmdp-cyber/test-00000-of-00001.parquet", choices("cyber"))
+    data = load("wmdp:cyber", tmp_path)
+    assert [each.answer for each in data.forget.rows][3:5] == ["virus 3", "worm 0"]
+    assert data.retain.rows[0].answer == "leaf 0"
+
+
 def test_sets_of_a_benchmark_are_checked_too(tmp_path):
     write(tmp_path / "bio-forget-corpus.jsonl", texts("leaf"))
     write(tmp_path / "bio-retain-corpus.jsonl", texts("leaf"))

@@ -37,14 +37,16 @@ def read_rows(path: Path) -> list[tuple[int, Raw]]:
 def find(directory: Path, names: Sequence[str]) -> list[Path]:
     """The file, or the shards, of the first of these names that exists there; else nothing.
 
-    A name may hold folders and stands without its suffix.
+    A name may hold folders and stands without its suffix. Data sets of several configurations are
+    published with a folder for each, or with all of them in the folder `data`.
     """
     for name in names:
         for suffix in SUFFIXES:
             if (path := directory / f"{name}{suffix}").is_file():
                 return [path]
-        if shards := sorted(directory.glob(f"{name}-*-of-*.parquet")):
-            return shards
+        for start in (name, f"{name}/train", f"data/{name}"):
+            if shards := sorted(directory.glob(f"{start}-*-of-*.parquet")):
+                return shards
     return []
 
 
