@@ -63,6 +63,9 @@ def evo(evo):
         (SEARCH + ASKING + "--llm-retries -1", "retries -1 is negative: use 0 or more"),
         ("unlearn compare --demo --llm-timeout 9", "leave it out, or make the proposer llm"),
         (SEARCH + "--proposer zoo --llm-tokens 9", "or make the proposer llm or mixture"),
+        ("unlearn compare my-run", "`evoloss evaluate my-run --against npo` compares"),
+        ("compare my-run", "`evoloss evaluate my-run` compares a run's loss with the usual"),
+        ("compare", "nothing to compare methods on: give --task"),
         ("unlearn compare --demo --two-phase", "--two-phase is given, but no language model is"),
         (
             SEARCH + "--proposer llm --llm-url http://localhost:1/v1 --llm-model m --max-cost 3",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evoloss.cli import options
-from evoloss.cli.shared import comparing, given, new_console, say
+from evoloss.cli.shared import comparing, given, new_console, say, takes_no_run
 from evoloss.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ app = typer.Typer()
 
 @app.command()
 def compare(
-    task: Annotated[str, typer.Option(help="Task names, separated by commas.")],
+    directory: options.NoRun = None,
+    task: Annotated[
+        str, typer.Option(help="Task names, separated by commas.", show_default=False)
+    ] = "",
     methods: Annotated[
         str,
         typer.Option(help="Methods, separated by commas; the task loss, also with its learning "
@@ -68,6 +71,12 @@ def compare(
     ),
 ) -> None:  # fmt: skip
     """Compare methods on tasks at one budget; what is done already is not done again."""
+    takes_no_run(
+        directory, "methods", "` compares a run's loss with the usual one, with --against npo an "
+        "unlearning run's with hand-written ones",
+    )  # fmt: skip
+    if not task:
+        raise UserError("nothing to compare methods on: give --task")
     from evoloss.compare.plan import Plan, parse_budget
 
     specs, each = names(task), parse_budget(budget)

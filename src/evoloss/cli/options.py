@@ -51,6 +51,8 @@ Steps = Annotated[int | None, typer.Option(help=STEPS, show_default="the task's 
 OtherSeeds = Annotated[int | None, typer.Option(help=SEEDS, show_default=AS_TOLD, min=1)]
 OtherSteps = Annotated[int | None, typer.Option(help=STEPS, show_default=AS_TOLD, min=1)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Do not show the progress.")]
+NoRun = Annotated[str | None, typer.Argument(hidden=True)]
+"""What is refused with a sentence of its own."""
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 Track = Annotated[
     list[str] | None,

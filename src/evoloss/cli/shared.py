@@ -123,6 +123,15 @@ def new_console() -> Console:
     return Console(highlight=False)
 
 
+def takes_no_run(run: str | None, what: str, instead: str) -> None:
+    """Raises: UserError for a run that is given to a command which searches anew."""
+    if run is not None:
+        raise UserError(
+            f"'{run}': compare takes no run, it searches anew with several {what}; "
+            f"`evoloss evaluate {shlex.quote(run)}{instead}"
+        )
+
+
 def write_json(data: Any) -> None:
     """To standard output, for programs."""
     import json

@@ -11,7 +11,7 @@ import typer
 from evoloss.cli import options, unlearn_options
 from evoloss.cli.evidence import names
 from evoloss.cli.options import DEFAULT_AGAINST
-from evoloss.cli.shared import comparing, given, new_console, say, staff
+from evoloss.cli.shared import comparing, given, new_console, say, staff, takes_no_run
 from evoloss.cli.unlearn_endpoint import check_asked, endpoint_of
 from evoloss.cli.unlearn_telling import taught
 from evoloss.errors import UserError
@@ -28,6 +28,7 @@ app = typer.Typer()
 
 @app.command()
 def compare(
+    directory: options.NoRun = None,
     model: Annotated[
         str | None,
         typer.Option(help="Folder, .gguf file or hub name of a model.", show_default=False),
@@ -84,6 +85,9 @@ def compare(
     ),
 ) -> None:  # fmt: skip
     """Compare proposers and tuned hand-written losses; what is done already is not done again."""
+    takes_no_run(
+        directory, "proposers", " --against npo` compares a run's loss with hand-written ones"
+    )  # fmt: skip
     if not demo and model is None:
         raise UserError("nothing to unlearn from: give --model, or --demo")
     own = {"--model": model, "--forget": forget, "--retain": retain, "--holdout": holdout,
