@@ -92,6 +92,8 @@ def test_show_and_runs(evo, run):
     assert (shown.status, shown.err) == (0, "")
     assert "Questions that no choice was made by" in shown.out
     plain = json.loads(evo("show", run.path, "--json").out)
+    assert plain["metrics"]["forgetting"]["better"] == "higher"
+    assert {*plain["metrics"]} >= {*plain["evaluations"][-1]["models"]["before"]}
     assert plain["task"] == "forget"
     assert plain["metric"] == "balance"
     assert plain["settings"]["epochs"] == 1

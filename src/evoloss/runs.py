@@ -259,9 +259,13 @@ def _of_unlearning(overview: Overview) -> dict[str, Any]:
     store = overview.store
     if store.about.get("kind") != "unlearning":
         return {}
+    from evoloss.unlearn.metrics.legend import legend, measured_names
+
+    names = dict.fromkeys(name for each in store.evaluations() for name in measured_names(each))
     return {
         "trade_off": trade_off.rows(overview.history, store.settings["epochs"]),
         "operators": dict(Counter(each.operator for each in overview.history)),
+        "metrics": legend(names),
     }
 
 

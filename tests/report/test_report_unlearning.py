@@ -144,6 +144,14 @@ def test_the_evaluation_is_shown_with_its_answers(run, page):
     assert "of the others" in text  # the verdict
 
 
+def test_the_metrics_that_were_measured_are_explained(page):
+    text = figures_of(page)["09-test"]
+    for each in rows_of(page.with_name("report-figures") / "09-test.csv"):
+        assert f"<dt>{each['metric']}" in text
+    assert "harmonic mean of forgetting and utility kept; higher is better; 0 to 1" in text
+    assert "privleak" not in text
+
+
 def test_an_adapter_that_failed_is_told_and_no_mean_hides_it(run, tmp_path):
     part = copied(run, tmp_path / "part", evaluations=False)
     with Store.open(run, write=False) as store:

@@ -16,6 +16,7 @@ from evoloss.report.palette import FOUND, MUTED, SERIES, USUAL
 from evoloss.report.picture import Panel, Picture, Table
 from evoloss.report.runs import Run
 from evoloss.tables import spread
+from evoloss.unlearn.metrics.legend import legend, measured_names
 from evoloss.unlearn_tables import scores
 from evoloss.wording import counted
 
@@ -130,7 +131,9 @@ def _table(record: Mapping[str, Any]) -> str:
     why = "".join(
         f'<div class="facts">{html.escape(line)}</div>' for line in unlearn_tables.failures(record)
     )
-    return f'<div class="scroll"><table>{text}</table></div>{why}{_formulas(record)}'
+    return (
+        f'<div class="scroll"><table>{text}</table></div>{why}{_formulas(record)}{_legend(record)}'
+    )
 
 
 def _formulas(record: Mapping[str, Any]) -> str:
@@ -139,6 +142,20 @@ def _formulas(record: Mapping[str, Any]) -> str:
         for row in record["rows"]
     )
     return f'<details><summary>what they are</summary><dl class="terms">{items}</dl></details>'
+
+
+def _legend(record: Mapping[str, Any]) -> str:
+    """What was measured, which way is better, and what values there can be."""
+    items = ""
+    for name, each in legend(measured_names(record)).items():
+        column = unlearn_tables.COLUMNS.get(name, name)
+        label = name if column == name else f"{name} ({column})"
+        low, high = ("∞" if end is None else f"{end:g}" for end in each["range"])
+        text = (
+            f"{each['definition']}; {each['better']} is better; {low} to {high}; {each['source']}"
+        )
+        items += f"<dt>{html.escape(label)}</dt><dd>{html.escape(text)}</dd>"
+    return f'<details><summary>the metrics</summary><dl class="terms">{items}</dl></details>'
 
 
 def _line(cell: str, texts: Sequence[str]) -> str:
