@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-_AT_ONCE: ContextVar[int | None] = ContextVar("rows at once", default=None)
-
 from evoloss.unlearn.layers import head_of
+
+_AT_ONCE: ContextVar[int | None] = ContextVar("rows at once", default=None)
 
 
 class Extent(NamedTuple):
