@@ -20,6 +20,8 @@ class Workplace:
             os._exit(4)
         if call == "resources":
             return [resources()] * len(items)
+        if call == "ballast":
+            return [np.full(2**15, float(item["x"])) for item in items]
         time.sleep(common.get("seconds", 0.0))
         for item in items:
             getattr(self, item.get("trouble", "fine"))(item)

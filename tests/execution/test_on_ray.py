@@ -22,6 +22,8 @@ from evoloss.execution.executor import Fault, Recipe
 from evoloss.store import Store
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
+from ray.cluster_utils import Cluster  # noqa: E402
+
 from evoloss.execution.ray_cluster import RayCluster  # noqa: E402
 
 # Ray leaves files and sockets to the end of the process.
@@ -30,17 +32,46 @@ RECIPE = Recipe("troublesome:workplace", {})
 SHARD = workers_module.SHARD
 
 
+class Nodes:
+    """A cluster of two nodes: one that this process is connected to, and one that may be lost."""
+
+    def __init__(self):
+        # So that a node that is lost is missed at once.
+        noticing = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 200,
+                    "health_check_failure_threshold": 2}  # fmt: skip
+        self.all = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 1, "num_gpus": 2, "include_dashboard": False,
+                            "_system_config": noticing},
+        )  # fmt: skip
+        ray.init(
+            address=self.all.address, log_to_driver=False, logging_level="FATAL",
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                                      "EVOLOSS_THREADS": "1"}},
+        )  # fmt: skip
+        self.add()
+
+    def add(self):
+        self.other = self.all.add_node(num_cpus=1)
+
+    def lose(self):
+        """By SIGKILL, with all that runs and lies there."""
+        self.all.remove_node(self.other, allow_graceful=False)
+
+    def is_at_other(self, reference):
+        """Whether the answer of a task is there, and is large enough to stay until it is asked."""
+        ray.wait([reference], fetch_local=False)
+        where = ray.experimental.get_object_locations([reference])[reference]
+        return where["node_ids"] == [self.other.node_id]
+
+
 @pytest.fixture(scope="module")
 def cluster():
-    """Two processors, and two GPUs in name, whatever this machine has; for all of this module."""
-    ray.init(
-        address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False,
-        logging_level="FATAL",
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                                  "EVOLOSS_THREADS": "1"}},
-    )  # fmt: skip
-    yield
+    """Two processors on two nodes, and two GPUs in name, for all of this module."""
+    nodes = Nodes()
+    yield nodes
     ray.shutdown()
+    nodes.all.shutdown()
 
 
 @contextlib.contextmanager
@@ -87,6 +118,30 @@ def test_a_mistake_and_a_bug_are_raised_here(cluster):
         made.run("square", items(at_3="mistake"), {}, silent)
     with crew() as made, pytest.raises(Broken, match="ValueError: a bug"):
         made.run("square", items(at_3="bug"), {}, silent)
+
+
+def test_answers_that_are_lost_with_their_node_are_found_again(cluster, monkeypatch):
+    """They are done, and not yet fetched."""
+    real, lock, lost, raised = ray.get, threading.Lock(), [], []
+
+    def get(reference):
+        with lock:
+            if not lost and cluster.is_at_other(reference):
+                cluster.lose()
+                lost.append(reference)
+        try:
+            return real(reference)
+        except ray.exceptions.ObjectLostError as error:
+            raised.append(error)
+            raise
+
+    monkeypatch.setattr(ray, "get", get)
+    with crew() as made:
+        found = made.run("ballast", items(8), {}, silent)
+    assert lost
+    assert raised
+    assert [each.shape for each in found] == [(2**15,)] * 8
+    assert [each.max() for each in found] == list(range(8))
 
 
 def placed(gpus):

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evoloss.errors import NoWorkers, UserError
-from evoloss.execution.crew import Crew, Death, Limits, Slow
+from evoloss.execution.crew import Crew, Death, Killed, Limits, Slow
 from evoloss.execution.executor import Plain, Recipe, Workplace
 from evoloss.execution.workplace import answer, reply, unheard, workplace
 from evoloss.wording import counted
@@ -68,7 +68,9 @@ class RayCluster(Crew):
     def ask(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
         """See `Crew`; the seconds count from the start of the work, not while it is in a queue."""
         errors = self.ray.exceptions
-        gone = (errors.TaskCancelledError, errors.WorkerCrashedError, errors.NodeDiedError)
+        gone = (errors.TaskCancelledError, errors.WorkerCrashedError)
+        # Answers lie where they were found until they are fetched, and may go with their node.
+        lost = (errors.NodeDiedError, errors.ObjectLostError)
         begun = time.monotonic()
         waiting = self._submitted(job, seconds)
         try:
@@ -80,7 +82,11 @@ class RayCluster(Crew):
                 raise NoWorkers("the workers are closed") from error
             if time.monotonic() - begun > seconds:
                 raise Slow(f"it took longer than {seconds:g} s") from error
-            raise Death("it crashed its worker, or a node was lost") from error
+            raise Death("it crashed its worker") from error
+        except lost as error:
+            if self._closed:
+                raise NoWorkers("the workers are closed") from error
+            raise Killed("the node of Ray that it was on was lost") from error
         except errors.RayError as error:
             raise NoWorkers(f"Ray: {_line(error)}") from error
         finally:
