@@ -168,7 +168,7 @@ def test_processes_that_are_killed_change_nothing(problem, here, monkeypatch):
         """One of two, as soon as it has the model and is at work."""
         while not over.wait(0.02):
             for worker in list(pools[-1]._running) if pools else ():
-                if worker._ready:
+                if worker.ready:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(worker.pid, signal.SIGKILL)
                         killed.append(worker.pid)

@@ -13,13 +13,15 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
-from evoloss.errors import UserError
+from evoloss.errors import NoWorkers, UserError
 from evoloss.execution.executor import Fault, Plain, Tick, shards
 
 _TRIES = 2
 """A shard that breaks so many workers is searched; a candidate that does so alone is to blame."""
 _KILLINGS = 10
 """So often a shard is begun anew whose worker was killed from outside, before it is to blame."""
+_STARTS = 20
+"""So often a worker is started that dies before it has work."""
 SECONDS = 3600.0
 """What a candidate may take where no limit is given."""
 _SEARCHES = 3
@@ -147,18 +149,25 @@ class _Work:
     def tried(self, numbers: Sequence[int], tries: int) -> list[Plain]:
         """Answers of these items together. Raises: the Death of the last worker that tried.
 
-        What takes too long is not tried again, which would only take as long again.
+        What takes too long is not tried again, which would only take as long again. Raises
+        NoWorkers if none lives until it is asked.
         """
         if not numbers:
             return []
         items = [self.items[number] for number in numbers]
         job = {"call": self.call, "items": items, "common": self.common}
-        killings = _KILLINGS
+        killings, starts = _KILLINGS, _STARTS
         while True:
             try:
                 return self.crew.ask(job, self.crew.seconds * len(items))
             except Slow:
                 raise
+            except Stillborn as death:
+                starts -= 1
+                if not starts:
+                    raise NoWorkers(
+                        f"workers die while they load the task, the last because {death}"
+                    ) from death
             except Killed:
                 killings -= 1
                 if not killings:

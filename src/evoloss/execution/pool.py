@@ -8,13 +8,11 @@ import threading
 from collections.abc import Mapping
 
 from evoloss.errors import NoWorkers, UserError
-from evoloss.execution.crew import Crew, Limits, Stillborn
+from evoloss.execution.crew import Crew, Limits
 from evoloss.execution.executor import Plain, Recipe
 from evoloss.execution.process import Worker, memory_of_machine
 from evoloss.execution.shared_arrays import share
 
-_STARTS = 20
-"""So often a worker is started that dies before it has work."""
 _LEAST = 1 << 28
 """Bytes that a worker needs to have torch at hand."""
 
@@ -68,15 +66,7 @@ class Pool(Crew):
             return [worker.pid for worker in self._running]
 
     def ask(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
-        """The answers of some worker to a job. Raises: Death, and the worker is replaced."""
-        for _ in range(_STARTS):
-            try:
-                return self._asked(job, seconds)
-            except Stillborn as death:
-                last = death
-        raise NoWorkers(f"workers die while they load the task, the last because {last}")
-
-    def _asked(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
+        """See `Crew`; a worker that dies is replaced."""
         worker = self._idle.get()
         try:
             worker = worker or self._started()

@@ -35,7 +35,7 @@ _KEPT = 16
 
 
 class Worker:
-    """A process group that works by a recipe. Made ready by the first question.
+    """A process group that works by a recipe. When first asked it makes itself `ready`.
 
     files: descriptors of the recipe's data. memory: bytes that the group may hold.
     """
@@ -63,7 +63,7 @@ class Worker:
         self._recipe = {
             "maker": recipe.maker, "arguments": recipe.arguments, "files": files,
         }  # fmt: skip
-        self._ready = False
+        self.ready = False
 
     @property
     def pid(self) -> int:
@@ -72,13 +72,13 @@ class Worker:
 
     def ask(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
         """The answers to a job that may take so long. Raises: Death, UserError, Broken."""
-        if not self._ready:
+        if not self.ready:
             try:
                 self._exchange(self._recipe, _MAKING)
             except Death as death:
                 said = self.said[-500:].strip()
                 raise Stillborn(f"{death}: {said}" if said else str(death)) from death
-            self._ready = True
+            self.ready = True
         answers: list[Plain] = self._exchange(job, seconds)
         return answers
 

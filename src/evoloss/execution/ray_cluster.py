@@ -1,42 +1,43 @@
 """The executor of a Ray cluster: a shard is a Ray task, which Ray places wherever there is room.
 
-The recipe with its data goes into the object store once; each process of Ray makes the workplace
-once and keeps it. Ray's own retries are off, for whoever is to blame for a death is found as in a
-pool. What tasks print stays in Ray's log files.
+The recipe with its data goes into the object store once. A process of Ray does no work itself: it
+has a worker like those of a pool, which makes the workplace, is watched, and is killed with all
+that it started. The worker is kept from task to task, unless Ray gives a task other GPUs. Ray's own
+retries are off, for whoever is to blame for a death is found as in a pool; if a process of Ray
+itself dies, none of the candidates is.
 """
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import os
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from evoloss.errors import NoWorkers, UserError
-from evoloss.execution.crew import Crew, Death, Killed, Limits, Slow
-from evoloss.execution.executor import Plain, Recipe, Workplace
-from evoloss.execution.workplace import answer, reply, unheard, workplace
+from evoloss.execution.crew import Broken, Crew, Death, Killed, Limits, Slow, Stillborn
+from evoloss.execution.executor import Plain, Recipe
+from evoloss.execution.process import Worker, memory_of_machine
+from evoloss.execution.shared_arrays import share
 from evoloss.wording import counted
 
 LOCAL = "local"
 _AT_ONCE = 1_000
 """Tasks that wait in Ray's queue at most, each with a thread here; they tell it how far to grow."""
-_SETUP = 600.0
-"""Seconds that a process may take beyond those of the work, to import and to load its task."""
+_RAISED = {each.__name__: each for each in (Death, Slow, Killed, Stillborn, Broken, UserError)}
+"""What a worker may raise, by name."""
 
-_kept: dict[str, Workplace] = {}
-"""In a process of Ray: the workplace that it has made, by its recipe's number."""
+_kept: dict[tuple[Any, ...], Worker] = {}
+"""In a process of Ray: its worker, by the recipe's number, the memory and the GPUs that it has."""
 
 
 class RayCluster(Crew):
     """address: of a running cluster, 'auto' for the one on this machine, 'local' starts one.
 
-    limits: memory is what Ray sets aside for a task; what takes more than a node has is ended by
-    Ray, and the candidate has failed. gpus: what Ray sets aside of them for a shard.
+    limits: memory is also what Ray sets aside for a task; without it a worker may hold nine tenths
+    of its machine's. gpus: what Ray sets aside of them for a shard.
     Raises: UserError without Ray, without the cluster, or without the GPUs on this machine.
     """
 
@@ -51,10 +52,11 @@ class RayCluster(Crew):
         self._recipe = self.ray.put(
             {"maker": recipe.maker, "arguments": dict(recipe.arguments), "data": dict(recipe.data)}
         )
-        memory = self.limits.memory
+        # By default, Ray ends a process that had a GPU after each task.
         self._task = self.ray.remote(
-            num_cpus=1, num_gpus=gpus or None, max_retries=0, memory=memory
-        )(_work)
+            num_cpus=1, num_gpus=gpus or None, max_retries=0, max_calls=0,
+            memory=self.limits.memory,
+        )(_work)  # fmt: skip
         self._lock = threading.Lock()
         self._waiting: set[Any] = set()
         self._closed = False
@@ -68,31 +70,26 @@ class RayCluster(Crew):
     def ask(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
         """See `Crew`; the seconds count from the start of the work, not while it is in a queue."""
         errors = self.ray.exceptions
-        gone = (errors.TaskCancelledError, errors.WorkerCrashedError)
-        # Answers lie where they were found until they are fetched, and may go with their node.
-        lost = (errors.NodeDiedError, errors.ObjectLostError)
-        begun = time.monotonic()
         waiting = self._submitted(job, seconds)
         try:
             found = self.ray.get(waiting)
         except (errors.OutOfMemoryError, errors.ObjectStoreFullError) as error:
             raise Death("it took more memory than its node has") from error
-        except gone as error:
+        except (
+            errors.TaskCancelledError, errors.WorkerCrashedError, errors.NodeDiedError,
+            errors.ObjectLostError,  # an answer stays where it was found until it is fetched
+        ) as error:  # fmt: skip
             if self._closed:
                 raise NoWorkers("the workers are closed") from error
-            if time.monotonic() - begun > seconds:
-                raise Slow(f"it took longer than {seconds:g} s") from error
-            raise Death("it crashed its worker") from error
-        except lost as error:
-            if self._closed:
-                raise NoWorkers("the workers are closed") from error
-            raise Killed("the node of Ray that it was on was lost") from error
+            raise Killed("its process of Ray was killed, or a node was lost") from error
         except errors.RayError as error:
             raise NoWorkers(f"Ray: {_line(error)}") from error
         finally:
             with self._lock:
                 self._waiting.discard(waiting)
-        answers: list[Plain] = answer(found)
+        if "raised" in found:
+            raise _RAISED[found["raised"]](found["why"])
+        answers: list[Plain] = found["answers"]
         return answers
 
     def close(self) -> None:
@@ -119,31 +116,42 @@ class RayCluster(Crew):
         with self._lock:
             if self._closed:
                 raise NoWorkers("the workers are closed")
-            waiting = self._task.remote(self._number, self._recipe, dict(job), seconds)
+            waiting = self._task.remote(
+                self._number, self._recipe, dict(job), seconds, self.limits.memory
+            )
             self._waiting.add(waiting)
             return waiting
 
 
 def _work(
-    number: str, recipe: dict[str, Any], job: dict[str, Any], seconds: float
+    number: str, recipe: dict[str, Any], job: dict[str, Any], seconds: float, memory: int | None
 ) -> dict[str, Any]:
-    """In a process of Ray. A hanging one ends itself: no Python is needed for that."""
-
-    def made() -> Workplace:
-        if number not in _kept:
-            _kept.clear()
-            _kept[number] = workplace(**recipe)
-        return _kept[number]
-
-    faulthandler.dump_traceback_later(_SETUP, exit=True)
+    """In a process of Ray: what its worker answers, or raises."""
+    who = number, memory, os.environ.get("CUDA_VISIBLE_DEVICES")
+    if who not in _kept:
+        _end()
+        _kept[who] = _hired(recipe, memory or int(0.9 * memory_of_machine()))
     try:
-        place = reply(made)
-        if "answer" not in place:
-            return place
-        faulthandler.dump_traceback_later(seconds, exit=True)
-        return reply(lambda: place["answer"].do(**job, tick=unheard))
+        return {"answers": _kept[who].ask(job, seconds)}
+    except (Death, Broken, UserError) as error:
+        # Who could not make the workplace serves no more.
+        if not _kept[who].ready or isinstance(error, Death):
+            _end()
+        return {"raised": type(error).__name__, "why": str(error)}
+
+
+def _hired(recipe: dict[str, Any], memory: int) -> Worker:
+    files = share(recipe["data"])
+    try:
+        return Worker(Recipe(recipe["maker"], recipe["arguments"]), files, memory)
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        for descriptor in files.values():
+            os.close(descriptor)
+
+
+def _end() -> None:
+    while _kept:
+        _kept.popitem()[1].kill()
 
 
 def _library() -> Any:
