@@ -18,7 +18,8 @@ test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(TESTS)"
 
 faults: $(VENV)/installed-dev  ## the long form of the tests that kill, fill disks and cut files
-	EVOLOSS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/execution tests/store --durations=10
+	EVOLOSS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/execution tests/store \
+		tests/unlearn/test_unlearn_workers.py --durations=10
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -24,6 +24,8 @@ from evoloss.execution.wire import receive, send
 from troublesome import Workplace
 
 RECIPE = Recipe("troublesome:workplace", {})
+KILLS = int(os.environ.get("EVOLOSS_KILLS", "3"))
+"""How often workers are killed; docs/scaling.md has the long form of these tests."""
 
 
 def silent(share):
@@ -219,7 +221,7 @@ def test_a_shard_that_breaks_only_as_a_whole_is_taken_in_parts():
 
 def test_workers_killed_at_random_moments_lose_and_change_nothing():
     """Struck some moments after each shard that is done, however slowly workers start."""
-    chosen, rng, over = items(60), random.Random(0), threading.Event()
+    chosen, rng, over = items(40), random.Random(0), threading.Event()
     progressed, killed = threading.Event(), []
 
     def kill(made):
@@ -236,12 +238,12 @@ def test_workers_killed_at_random_moments_lose_and_change_nothing():
         killer = threading.Thread(target=kill, args=(made,))
         killer.start()
         try:
-            found = made.run("square", chosen, {"seconds": 0.6}, lambda share: progressed.set())
+            while len(killed) < KILLS:
+                found = made.run("square", chosen, {"seconds": 0.6}, lambda share: progressed.set())
+                assert found == expected(chosen)
         finally:
             over.set()
             killer.join()
-    assert found == expected(chosen)
-    assert len(killed) > 2
 
 
 # Leftovers

@@ -124,30 +124,51 @@ class Stop(Exception):
 
 
 class Killer:
-    """Kills a worker some moments after each sign of progress, and ends the search when it may.
+    """Strikes some moments after each sign of progress, and ends the search when it has done so.
 
-    So there is always something done between two kills, however busy the machine is.
+    So there is always something done between two kills, however busy the machine is. strike: kills
+    what it finds, and says whether it did; kills: so often.
     """
 
-    def __init__(self, pools):
-        self.pools, self.killed, self.rng = pools, [], random.Random(1)
+    def __init__(self, strike, kills=KILLS):
+        self.strike, self.kills, self.killed, self.rng = strike, kills, 0, random.Random(1)
         self.progressed, self.over = threading.Event(), threading.Event()
 
     def observer(self, progress):
         self.progressed.set()
-        if progress.stage == "saved" and len(self.killed) >= KILLS:
+        if progress.stage == "saved" and self.killed >= self.kills:
             raise Stop
 
     def run(self):
-        while len(self.killed) < KILLS and not self.over.is_set():
+        while self.killed < self.kills and not self.over.is_set():
             if not self.progressed.wait(0.1) or self.over.wait(self.rng.uniform(0.0, 0.5)):
                 continue
             self.progressed.clear()
-            victims = self.pools[-1].pids if self.pools else []
-            for pid in self.rng.sample(victims, min(1, len(victims))):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                    self.killed.append(pid)
+            self.killed += self.strike()
+
+    def search(self, out, **staff):
+        """The search that is struck: its history, and how many generations it has."""
+        thread = threading.Thread(target=self.run)
+        thread.start()
+        try:
+            with pytest.raises(Stop):
+                search("loadable:convolution", out=out, observer=self.observer,
+                       **{**SETTINGS, "generations": 1000}, **staff)  # fmt: skip
+        finally:
+            self.over.set()
+            thread.join()
+        assert self.killed == self.kills
+        with Store.open(out, write=False) as store:
+            return store.candidates(), store.generations
+
+
+def killed(pids):
+    """Whether there was one of them to kill."""
+    for pid in pids[:1]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            return True
+    return False
 
 
 def test_workers_killed_at_random_moments_change_nothing(tmp_path, monkeypatch):
@@ -155,20 +176,14 @@ def test_workers_killed_at_random_moments_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(
         staff_module, "Pool", lambda *given: pools.append(made(*given)) or pools[-1]
     )
-    killer = Killer(pools)
-    thread = threading.Thread(target=killer.run)
-    thread.start()
-    try:
-        with pytest.raises(Stop):
-            search("loadable:convolution", workers=2, out=tmp_path / "run",
-                   observer=killer.observer, **{**SETTINGS, "generations": 1000})  # fmt: skip
-    finally:
-        killer.over.set()
-        thread.join()
-    assert len(killer.killed) == KILLS
+    rng = random.Random(3)
+
+    def strike():
+        pids = pools[-1].pids if pools else []
+        return killed(rng.sample(pids, len(pids)))
+
+    found, generations = Killer(strike).search(tmp_path / "run", workers=2)
     assert not workers_left()
-    with Store.open(tmp_path / "run", write=False) as store:
-        found, generations = store.candidates(), store.generations
     assert found == in_shards(generations)
 
 

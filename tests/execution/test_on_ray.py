@@ -1,6 +1,7 @@
 """Searches on a Ray cluster of this machine, against the same ones without it."""
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from test_execution_pool import expected, gone, items, silent
-from test_execution_search import SETTINGS, outcome
+from test_execution_search import SETTINGS, Killer, in_shards, killed, outcome
 
 from evoloss.cli.shared import with_address
 from evoloss.discovery import workers as workers_module
@@ -30,6 +31,8 @@ from evoloss.execution.ray_cluster import RayCluster  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 RECIPE = Recipe("troublesome:workplace", {})
 SHARD = workers_module.SHARD
+KILLS = int(os.environ.get("EVOLOSS_KILLS", "1"))
+"""How often each thing is killed; docs/scaling.md has the long form of these tests."""
 
 
 class Nodes:
@@ -56,7 +59,13 @@ class Nodes:
 
     def lose(self):
         """By SIGKILL, with all that runs and lies there."""
-        self.all.remove_node(self.other, allow_graceful=False)
+        if self.other in self.all.worker_nodes:
+            self.all.remove_node(self.other, allow_graceful=False)
+
+    def replace(self):
+        self.lose()
+        self.add()
+        return True
 
     def is_at_other(self, reference):
         """Whether the answer of a task is there, and is large enough to stay until it is asked."""
@@ -199,37 +208,29 @@ def test_a_search_has_the_same_history(cluster):
 
 
 @pytest.mark.slow
-def test_killed_processes_change_nothing(cluster):
-    killed, over = [], threading.Event()
-
-    def kill():
-        while not over.wait(1.0):
-            for each in tasks_at_work():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(each, signal.SIGKILL)
-                    killed.append(each)
-                if len(killed) >= 3:
-                    return
-
-    killer = threading.Thread(target=kill)
-    settings = {**SETTINGS, "local_steps": 9, "fitness_steps": 120}
-    killer.start()
-    try:
-        found = outcome(search("loadable:convolution", ray="local", **settings))
-    finally:
-        over.set()
-        killer.join()
-    assert killed
-    assert found == outcome(search("loadable:convolution", shard=SHARD, **settings))
+def test_killed_processes_and_nodes_change_nothing(cluster, tmp_path):
+    """In turn: a process of Ray, what works for it, and a node with all of it."""
+    strikes = itertools.cycle(
+        (lambda: killed(running(b"ray::_work")), lambda: killed(workers()), cluster.replace)
+    )
+    found, generations = Killer(lambda: next(strikes)(), 3 * KILLS).search(
+        tmp_path / "run", ray="local"
+    )
+    assert found == in_shards(generations)
 
 
-def tasks_at_work():
-    """One of the processes of Ray that do a shard just now."""
+def workers():
+    return running(sys.executable.encode() + b"\0-m\0evoloss.execution.worker")
+
+
+def running(command):
+    """The processes of this machine whose command starts so."""
+    found = []
     for each in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
-            if (each / "cmdline").read_bytes().startswith(b"ray::_work"):
-                return [int(each.name)]
-    return []
+            if (each / "cmdline").read_bytes().startswith(command):
+                found.append(int(each.name))
+    return found
 
 
 DRIVER = """
@@ -237,41 +238,51 @@ import sys
 from pathlib import Path
 from evoloss.discovery.search import resume, search
 from test_execution_search import SETTINGS
-out = Path(sys.argv[1])
+out, generations, staff = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+staff = {"ray": "local"} if staff == "ray" else {"workers": 2}
 if (out / "run.db").exists():
-    resume(out, workers=2)
+    resume(out, **staff)
 else:
-    search("loadable:convolution", out=out, ray="local", **SETTINGS)
+    settings = {**SETTINGS, "generations": generations, "finalists": 0}
+    search("loadable:convolution", out=out, **staff, **settings)
 """
 
 
 @pytest.mark.slow
-def test_when_the_node_dies_the_run_goes_on_elsewhere(tmp_path):
+def test_when_its_node_dies_the_run_goes_on_and_then_elsewhere(tmp_path):
+    """A driver after the other is left without its node, the last one has workers of its own."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command, out = [sys.executable, "-c", DRIVER, str(tmp_path / "run")], tmp_path / "run"
-    first = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", DRIVER, str(out), str(2 * KILLS + 1)]
+    for _ in range(KILLS):
+        lose_the_node(command, environment, out)
+    subprocess.run([*command, "workers"], env=environment, capture_output=True, check=True)
+    with Store.open(out, write=False) as store:
+        assert store.candidates() == in_shards(2 * KILLS + 1)
+
+
+def lose_the_node(command, environment, out):
+    """Starts a driver, kills its node once it has done a generation, and sees it end."""
+    before = generations(out)
+    driver = subprocess.Popen(
+        [*command, "ray"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 300
-    while not generations(out) and first.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    nodes = raylets(first.pid)
-    assert nodes
-    for each in nodes:
-        os.kill(each, signal.SIGKILL)
     try:
-        first.communicate(timeout=120)  # Ray ends a driver that has lost its node
+        deadline = time.monotonic() + 300
+        while generations(out) == before and driver.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        nodes = raylets(driver.pid)
+        assert nodes
+        for each in nodes:
+            os.kill(each, signal.SIGKILL)
+        driver.communicate(timeout=120)  # Ray ends a driver that has lost its node
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(first.pid, signal.SIGKILL)
-    assert first.returncode != 0
+            os.killpg(driver.pid, signal.SIGKILL)
+    assert driver.returncode != 0
     assert gone(nodes)
-    done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=120)
-    assert done.returncode == 0
-    with Store.open(out, write=False) as store:
-        history = store.candidates()
-    assert history == search("loadable:convolution", shard=SHARD, **SETTINGS).history
 
 
 def generations(out):
