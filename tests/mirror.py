@@ -46,7 +46,7 @@ class Mirror(Crew):
         self.died = []
         mirrors.append(self)
 
-    def ask(self, job, seconds):
+    def ask(self, job, seconds, attempt):
         job = sent(job)
         losses = [item["entry"]["loss"] or "" for item in job["items"] if "entry" in item]
         if any(word in loss for word in self.deadly for loss in losses):

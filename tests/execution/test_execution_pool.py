@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evoloss.errors import UserError
+from evoloss.execution import attempts
 from evoloss.execution.crew import Broken, Limits
 from evoloss.execution.executor import Fault, Recipe, shards
 from evoloss.execution.in_process import InProcess
@@ -201,6 +203,43 @@ def test_who_eats_memory_is_stopped():
         found = made.run("square", items(4, at_2="eat"), {}, silent)
     assert found[2] == Fault("it took more than 0.391 GiB of memory")
     assert [each["square"] for each in (found[0], found[1], found[3])] == [0, 1, 9]
+
+
+def sleepy(file, count=10):
+    """Items, one of which the first worker that has it falls asleep over."""
+    chosen = items(count, at_1="sleep")
+    chosen[1]["file"] = str(file)
+    return chosen
+
+
+def test_who_is_late_is_overtaken(tmp_path, monkeypatch):
+    monkeypatch.setattr(attempts, "_PATIENCE", 0.5)
+    chosen, shares = sleepy(tmp_path / "pid"), []
+    with pool() as made:
+        assert made.run("square", chosen, {}, shares.append) == expected(items())
+        assert gone([int((tmp_path / "pid").read_text())])
+        assert made.run("square", items(), {}, silent) == expected(items())
+    assert shares == sorted(set(shares)), "no shard is counted twice"
+    assert shares[-1] == 1.0
+
+
+def test_only_the_idle_overtake(monkeypatch):
+    monkeypatch.setattr(attempts, "_PATIENCE", 0.0)
+    monkeypatch.setattr(attempts, "_LOOK", 0.01)
+    parts, begun = shards(12, 2), []
+
+    def work(attempt):
+        begun.append(attempt.part)
+        if begun.count(parts[0]) == 1 and attempt.part == parts[0]:
+            assert attempt.off.wait(60)
+        time.sleep(0.02)
+        return list(attempt.part)
+
+    with ThreadPoolExecutor(2) as threads:
+        given = attempts.Attempts(threads, 2, work, lambda attempt: attempt.off.set())
+        found = list(given.answered(parts))
+    assert begun == [*parts, parts[0]]  # after all others have been handed out
+    assert found == [(part, list(part)) for part in (*parts[1:], parts[0])]
 
 
 def test_a_hundred_megabytes_of_output_go_nowhere(capfd):

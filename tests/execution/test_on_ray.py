@@ -1,7 +1,6 @@
 """Searches on a Ray cluster of this machine, against the same ones without it."""
 
 import contextlib
-import itertools
 import os
 import signal
 import subprocess
@@ -11,13 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
-from test_execution_pool import expected, gone, items, silent
+from test_execution_pool import expected, gone, items, silent, sleepy
 from test_execution_search import SETTINGS, Killer, in_shards, killed, outcome
 
 from evoloss.cli.shared import with_address
 from evoloss.discovery import workers as workers_module
 from evoloss.discovery.search import search
 from evoloss.errors import UserError
+from evoloss.execution import attempts
 from evoloss.execution.crew import Broken, Limits
 from evoloss.execution.executor import Fault, Recipe
 from evoloss.store import Store
@@ -52,26 +52,27 @@ class Nodes:
             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                                       "EVOLOSS_THREADS": "1"}},
         )  # fmt: skip
+        self.other = None
         self.add()
 
     def add(self):
-        self.other = self.all.add_node(num_cpus=1)
+        """The second node, if there is none; Ray wants this to be done by the main thread."""
+        if self.other is None:
+            self.other = self.all.add_node(num_cpus=1)
 
     def lose(self):
-        """By SIGKILL, with all that runs and lies there."""
-        if self.other in self.all.worker_nodes:
-            self.all.remove_node(self.other, allow_graceful=False)
-
-    def replace(self):
-        self.lose()
-        self.add()
+        """The second node by SIGKILL, with all that runs and lies there, if there is one."""
+        if self.other is None:
+            return False
+        self.all.remove_node(self.other, allow_graceful=False)
+        self.other = None
         return True
 
     def is_at_other(self, reference):
         """Whether the answer of a task is there, and is large enough to stay until it is asked."""
         ray.wait([reference], fetch_local=False)
         where = ray.experimental.get_object_locations([reference])[reference]
-        return where["node_ids"] == [self.other.node_id]
+        return self.other is not None and where["node_ids"] == [self.other.node_id]
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,14 @@ def test_who_eats_memory_is_stopped(cluster):
     assert found == [{"square": 0, "together": 1}, Fault("it took more than 0.195 GiB of memory")]
 
 
+def test_who_is_late_is_overtaken(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(attempts, "_PATIENCE", 0.5)
+    with crew() as made:
+        found = made.run("square", sleepy(tmp_path / "pid"), {}, silent)
+    assert found == expected(items())
+    assert gone([int((tmp_path / "pid").read_text())])
+
+
 def test_a_hundred_megabytes_of_output_go_nowhere(cluster, capfd):
     before = log_size()
     with crew() as made:
@@ -171,6 +180,7 @@ def test_answers_that_are_lost_with_their_node_are_found_again(cluster, monkeypa
             raise
 
     monkeypatch.setattr(ray, "get", get)
+    cluster.add()
     with crew() as made:
         found = made.run("ballast", items(8), {}, silent)
     assert lost
@@ -210,12 +220,15 @@ def test_a_search_has_the_same_history(cluster):
 @pytest.mark.slow
 def test_killed_processes_and_nodes_change_nothing(cluster, tmp_path):
     """In turn: a process of Ray, what works for it, and a node with all of it."""
-    strikes = itertools.cycle(
-        (lambda: killed(running(b"ray::_work")), lambda: killed(workers()), cluster.replace)
-    )
-    found, generations = Killer(lambda: next(strikes)(), 3 * KILLS).search(
-        tmp_path / "run", ray="local"
-    )
+
+    class Mending(Killer):
+        def observer(self, progress):
+            cluster.add()
+            super().observer(progress)
+
+    strikes = (lambda: killed(running(b"ray::_work")), lambda: killed(workers()), cluster.lose)
+    killer = Mending(lambda: strikes[killer.killed % 3](), 3 * KILLS)
+    found, generations = killer.search(tmp_path / "run", ray="local")
     assert found == in_shards(generations)
 
 

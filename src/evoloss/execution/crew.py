@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from evoloss.errors import NoWorkers, UserError
+from evoloss.execution.attempts import Attempt, Attempts, CalledOff
 from evoloss.execution.executor import Fault, Plain, Tick, shards
 
 _TRIES = 2
@@ -74,11 +75,16 @@ class Crew(ABC):
         self.seconds = self.limits.seconds or SECONDS
 
     @abstractmethod
-    def ask(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
+    def ask(self, job: Mapping[str, Plain], seconds: float, attempt: Attempt) -> list[Plain]:
         """The answers of some worker to a job that may take so long.
 
-        Raises: Death, and another one will be asked next; UserError and Broken as the work does.
+        Raises: Death, and another one will be asked next; UserError and Broken as the work does;
+        CalledOff soon after the attempt was, and its worker is free for other work.
         """
+
+    def call_off(self, attempt: Attempt) -> None:
+        """Whoever is at it stops."""
+        attempt.off.set()
 
     @abstractmethod
     def close(self) -> None:
@@ -95,34 +101,29 @@ class Crew(ABC):
         parts = shards(len(items), self.shard)
         if not parts:
             return []
-        with ThreadPoolExecutor(self.at_once(len(parts))) as threads:
+        answers: dict[int, Plain | Fault] = {}
+        most = self.at_once(len(parts))
+        with ThreadPoolExecutor(most) as threads:
+
+            def work(attempt: Attempt) -> list[Plain | Fault]:
+                chosen = items[attempt.part.start : attempt.part.stop]
+                return self._shard(_Work(self, call, chosen, common, attempt))
+
             try:
-                running = {
-                    threads.submit(self._shard, call, items[part.start : part.stop], common): part
-                    for part in parts
-                }
-                return self._collected(running, len(items), tick)
+                for part, found in Attempts(threads, most, work, self.call_off).answered(parts):
+                    answers |= zip(part, found, strict=True)
+                    tick(len(answers) / len(items))
             except UserError:
                 threads.shutdown(cancel_futures=True)
                 raise
             except BaseException:
                 self.close()  # else the threads would be waited for
                 raise
+        return [answers[number] for number in range(len(items))]
 
-    def _collected(
-        self, running: Mapping[Future[list[Plain | Fault]], range], count: int, tick: Tick
-    ) -> list[Plain | Fault]:
-        answers: dict[int, Plain | Fault] = {}
-        for done in as_completed(running):
-            answers |= zip(running[done], done.result(), strict=True)
-            tick(len(answers) / count)
-        return [answers[number] for number in range(count)]
-
-    def _shard(
-        self, call: str, items: Sequence[Plain], common: Mapping[str, Plain]
-    ) -> list[Plain | Fault]:
+    def _shard(self, work: _Work) -> list[Plain | Fault]:
         """The answers of one shard, whatever its workers go through."""
-        work = _Work(self, call, items, common)
+        items = work.items
         found: dict[int, Plain | Fault] = {}
         for _ in range(_SEARCHES):
             rest = [number for number in range(len(items)) if number not in found]
@@ -145,21 +146,22 @@ class _Work:
     call: str
     items: Sequence[Plain]
     common: Mapping[str, Plain]
+    attempt: Attempt
 
     def tried(self, numbers: Sequence[int], tries: int) -> list[Plain]:
         """Answers of these items together. Raises: the Death of the last worker that tried.
 
         What takes too long is not tried again, which would only take as long again. Raises
-        NoWorkers if none lives until it is asked.
+        NoWorkers if none lives until it is asked, and CalledOff.
         """
         if not numbers:
             return []
         items = [self.items[number] for number in numbers]
         job = {"call": self.call, "items": items, "common": self.common}
         killings, starts = _KILLINGS, _STARTS
-        while True:
+        while not self.attempt.off.is_set():
             try:
-                return self.crew.ask(job, self.crew.seconds * len(items))
+                return self.crew.ask(job, self.crew.seconds * len(items), self.attempt)
             except Slow:
                 raise
             except Stillborn as death:
@@ -176,6 +178,7 @@ class _Work:
                 tries -= 1
                 if not tries:
                     raise
+        raise CalledOff
 
     def halved(self, numbers: Sequence[int]) -> dict[int, Plain | Fault]:
         """By item, its answer in some part of these, or that it breaks a worker alone."""

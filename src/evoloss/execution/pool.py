@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 
 from evoloss.errors import NoWorkers, UserError
+from evoloss.execution.attempts import Attempt
 from evoloss.execution.crew import Crew, Limits
 from evoloss.execution.executor import Plain, Recipe
 from evoloss.execution.process import Worker, memory_of_machine
@@ -65,12 +66,12 @@ class Pool(Crew):
         with self._lock:
             return [worker.pid for worker in self._running]
 
-    def ask(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
+    def ask(self, job: Mapping[str, Plain], seconds: float, attempt: Attempt) -> list[Plain]:
         """See `Crew`; a worker that dies is replaced."""
         worker = self._idle.get()
         try:
             worker = worker or self._started()
-            answers = worker.ask(job, seconds)
+            answers = worker.ask(job, seconds, attempt.off)
         except BaseException:
             if worker is not None:
                 self._end(worker)

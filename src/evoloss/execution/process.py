@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from evoloss.execution import wire
+from evoloss.execution.attempts import CalledOff
 from evoloss.execution.crew import Death, Killed, Slow, Stillborn
 from evoloss.execution.executor import Plain, Recipe
 from evoloss.execution.workplace import answer
@@ -70,16 +71,22 @@ class Worker:
         """Of the process group."""
         return self._process.pid
 
-    def ask(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
-        """The answers to a job that may take so long. Raises: Death, UserError, Broken."""
+    def ask(
+        self, job: Mapping[str, Plain], seconds: float, off: threading.Event | None = None
+    ) -> list[Plain]:
+        """The answers to a job that may take so long. off: set when nobody needs them any more.
+
+        Raises: Death, UserError, Broken, and CalledOff, whereafter it is of no more use.
+        """
+        off = off or threading.Event()
         if not self.ready:
             try:
-                self._exchange(self._recipe, _MAKING)
+                self._exchange(self._recipe, _MAKING, off)
             except Death as death:
                 said = self.said[-500:].strip()
                 raise Stillborn(f"{death}: {said}" if said else str(death)) from death
             self.ready = True
-        answers: list[Plain] = self._exchange(job, seconds)
+        answers: list[Plain] = self._exchange(job, seconds, off)
         return answers
 
     def kill(self) -> None:
@@ -94,21 +101,23 @@ class Worker:
             if stream is not None and not self._listener.is_alive():
                 stream.close()
 
-    def _exchange(self, message: Plain, seconds: float) -> Plain:
+    def _exchange(self, message: Plain, seconds: float, off: threading.Event) -> Plain:
         try:
             wire.send(self._channel, message)
-            self._wait(seconds)
+            self._wait(seconds, off)
             reply = wire.receive(self._channel)
         except (EOFError, OSError) as error:
             raise self._obituary() from error
         return answer(reply)
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, seconds: float, off: threading.Event) -> None:
         """Until there is a reply or an end of the channel. Raises Death beyond the limits."""
         deadline = time.monotonic() + seconds
         while not self._channel.poll(_WATCH):
             if self._ended():
                 raise self._obituary()
+            if off.is_set():
+                raise CalledOff
             if time.monotonic() > deadline:
                 raise Slow(f"it took longer than {seconds:g} s")
             if _resident(self.pid) > self.memory:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evoloss.errors import NoWorkers, UserError
+from evoloss.execution.attempts import Attempt, CalledOff
 from evoloss.execution.crew import Broken, Crew, Death, Killed, Limits, Slow, Stillborn
 from evoloss.execution.executor import Plain, Recipe
 from evoloss.execution.process import Worker, memory_of_machine
@@ -58,7 +59,7 @@ class RayCluster(Crew):
             memory=self.limits.memory,
         )(_work)  # fmt: skip
         self._lock = threading.Lock()
-        self._waiting: set[Any] = set()
+        self._waiting: dict[Attempt, Any] = {}
         self._closed = False
         if address == LOCAL:
             self._check_gpus(gpus)
@@ -67,10 +68,10 @@ class RayCluster(Crew):
         """All, so that Ray knows how much work there is."""
         return min(shards, _AT_ONCE)
 
-    def ask(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
+    def ask(self, job: Mapping[str, Plain], seconds: float, attempt: Attempt) -> list[Plain]:
         """See `Crew`; the seconds count from the start of the work, not while it is in a queue."""
         errors = self.ray.exceptions
-        waiting = self._submitted(job, seconds)
+        waiting = self._submitted(job, seconds, attempt)
         try:
             found = self.ray.get(waiting)
         except (errors.OutOfMemoryError, errors.ObjectStoreFullError) as error:
@@ -81,12 +82,14 @@ class RayCluster(Crew):
         ) as error:  # fmt: skip
             if self._closed:
                 raise NoWorkers("the workers are closed") from error
+            if attempt.off.is_set():
+                raise CalledOff from error
             raise Killed("its process of Ray was killed, or a node was lost") from error
         except errors.RayError as error:
             raise NoWorkers(f"Ray: {_line(error)}") from error
         finally:
             with self._lock:
-                self._waiting.discard(waiting)
+                self._waiting.pop(attempt)
         if "raised" in found:
             raise _RAISED[found["raised"]](found["why"])
         answers: list[Plain] = found["answers"]
@@ -95,12 +98,23 @@ class RayCluster(Crew):
     def close(self) -> None:
         """Ends what is running, and the cluster if it was started here."""
         with self._lock:
-            self._closed, waiting = True, set(self._waiting)
+            self._closed, waiting = True, list(self._waiting.values())
         for each in waiting:
-            with contextlib.suppress(self.ray.exceptions.RayError):
-                self.ray.cancel(each, force=True)
+            self._cancel(each)
         if self._ours:
             self.ray.shutdown()
+
+    def call_off(self, attempt: Attempt) -> None:
+        """See `Crew`."""
+        with self._lock:
+            attempt.off.set()
+            waiting = self._waiting.get(attempt)
+        if waiting is not None:
+            self._cancel(waiting)
+
+    def _cancel(self, waiting: Any) -> None:
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            self.ray.cancel(waiting, force=True)
 
     def _check_gpus(self, gpus: float) -> None:
         """A task would wait for them for ever; another cluster may grow until it has them."""
@@ -112,14 +126,16 @@ class RayCluster(Crew):
                 "this machine: ask for fewer, or give the address of a cluster that has them"
             )
 
-    def _submitted(self, job: Mapping[str, Plain], seconds: float) -> Any:
+    def _submitted(self, job: Mapping[str, Plain], seconds: float, attempt: Attempt) -> Any:
         with self._lock:
             if self._closed:
                 raise NoWorkers("the workers are closed")
+            if attempt.off.is_set():
+                raise CalledOff
             waiting = self._task.remote(
                 self._number, self._recipe, dict(job), seconds, self.limits.memory
             )
-            self._waiting.add(waiting)
+            self._waiting[attempt] = waiting
             return waiting
 
 
