@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from evoloss.cli import app
@@ -26,6 +27,7 @@ from evoloss.errors import UserError
 from evoloss.execution import staff as staff_module
 from evoloss.execution.in_process import InProcess
 from evoloss.store import Store
+from mirror import Mirror
 from tiny import SEARCH, regression
 
 SETTINGS = {**SEARCH, "population": 9, "generations": 2, "seed": 0}
@@ -136,10 +138,16 @@ class Killer:
 
     def observer(self, progress):
         self.progressed.set()
-        if progress.stage == "saved" and self.killed >= self.kills:
+        if progress.stage == "saved" and (self.killed >= self.kills or self.over.is_set()):
             raise Stop
 
     def run(self):
+        try:
+            self.go_on()
+        finally:
+            self.over.set()
+
+    def go_on(self):
         while self.killed < self.kills and not self.over.is_set():
             if not self.progressed.wait(0.1) or self.over.wait(self.rng.uniform(0.0, 0.5)):
                 continue
@@ -279,6 +287,21 @@ def test_limits_that_limit_nothing_are_refused(options, message):
     result = CliRunner().invoke(app, ["search", "diabetes", *options])
     assert isinstance(result.exception, UserError)
     assert message in str(result.exception)
+
+
+def test_a_shard_is_worked_on_by_the_gpu_that_is_set_aside_for_it(monkeypatch):
+    """Whatever this process has; a worker that is promised one says if there is none."""
+    recipes = []
+
+    def cluster(recipe, address, shard, limits, gpus):
+        recipes.append((recipe.arguments["settings"]["device"], gpus))
+        return Mirror(recipe, 1, shard, limits)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("evoloss.execution.ray_cluster.RayCluster", cluster)
+    with pytest.raises(UserError, match="a worker has no GPU that torch can use"):
+        search("tiny:regression", ray="local", gpus_per_shard=0.5, **SETTINGS)
+    assert recipes == [("cuda", 0.5)]
 
 
 @pytest.mark.slow

@@ -45,15 +45,18 @@ def search(
     task: a Task, or what `load_task` takes. out: directory of a new run; None keeps nothing.
     observer: told of the progress. workers: processes that tune and train; ray: the address of a
     Ray cluster that does, 'local' starts one on this machine; neither does it here. limits: of
-    either. gpus_per_shard: what Ray sets aside for each shard of losses. report: how what is found
-    is to be compared in the end, kept with the run for who resumes it. preset and settings: see
-    `Settings`, such as seed=0, population=25, generations=50.
+    either. gpus_per_shard: what Ray sets aside for each shard of losses, which then is worked on
+    there, whatever the device of this process. report: how what is found is to be compared in the
+    end, kept with the run for who resumes it. preset and settings: see `Settings`, such as seed=0,
+    population=25, generations=50.
     Raises: UserError for a task, setting or directory that will not do, or if no candidate
     could be scored.
     """
     staff = Staff(workers, ray, limits, gpus_per_shard)
     if staff.elsewhere:
         settings = {"shard": SHARD, **settings}
+    if gpus_per_shard:
+        settings = {"device": "auto", **settings}  # of this process, which may have none
     chosen = _settings(preset, settings)
     chosen = replace(chosen, device=resolved(chosen.device))
     if isinstance(task, str):

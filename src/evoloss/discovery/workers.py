@@ -16,6 +16,7 @@ import numpy as np
 from evoloss.discovery.settings import Settings
 from evoloss.discovery.trainings import Trainings
 from evoloss.discovery.workbench import Workbench
+from evoloss.engine.device import check_promised
 from evoloss.execution.executor import Executor, Recipe
 from evoloss.execution.shared_arrays import Arrays
 from evoloss.execution.staff import Staff
@@ -36,12 +37,16 @@ def check_workers(task: Task, staff: Staff) -> None:
 
 def executor(bench: Workbench, staff: Staff) -> AbstractContextManager[Executor]:
     """Where the work of a search on this bench is done; closed at the end."""
-    return staff.at_work(lambda: Trainings(bench), lambda: _recipe(bench), bench.settings.shard)
+    return staff.at_work(
+        lambda: Trainings(bench), lambda: _recipe(bench, staff), bench.settings.shard
+    )
 
 
-def _recipe(bench: Workbench) -> Recipe:
-    # A worker proposes nothing, and need not know a method that was registered here.
-    settings = replace(bench.settings, method=Settings.method)
+def _recipe(bench: Workbench, staff: Staff) -> Recipe:
+    # A worker proposes nothing, and need not know a method that was registered here. It may have a
+    # GPU where this process has none.
+    device = "cuda" if staff.gpus_per_shard else bench.settings.device
+    settings = replace(bench.settings, method=Settings.method, device=device)
     arguments = {
         "source": bench.task.source,
         "settings": settings.to_json(),
@@ -55,6 +60,7 @@ def trainings(
     source: Mapping[str, Any], settings: dict[str, Any], stacking: dict[str, str], data: Arrays
 ) -> Trainings:  # fmt: skip
     """In a worker: the workplace of a recipe."""
+    check_promised(settings["device"])
     task = load_task(**source)
     if data and isinstance(task.episodes, Splits):
         train, validation = (

@@ -39,6 +39,15 @@ def nearest(name: str) -> str:
         return "cpu"
 
 
+def check_promised(name: str) -> None:
+    """Raises: UserError in a worker that was promised a GPU and has none."""
+    if name != "cpu" and not torch.cuda.is_available():
+        raise UserError(
+            "a worker has no GPU that torch can use: check the driver of CUDA on its machine, or "
+            "leave the GPUs out"
+        )
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
     """Within it, torch's random numbers on the CPU and on this device start from a seed."""
