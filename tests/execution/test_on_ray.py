@@ -15,6 +15,7 @@ from test_execution_search import SETTINGS, Killer, in_shards, killed, outcome
 
 from evoloss.cli.shared import with_address
 from evoloss.discovery import workers as workers_module
+from evoloss.discovery.candidate import Fate
 from evoloss.discovery.search import search
 from evoloss.errors import UserError
 from evoloss.execution import attempts
@@ -215,6 +216,22 @@ def test_more_gpus_than_there_are_is_told(cluster):
 def test_a_search_has_the_same_history(cluster):
     found = outcome(search("loadable:convolution", ray="local", **SETTINGS))
     assert found == outcome(search("loadable:convolution", shard=SHARD, **SETTINGS))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread", "own_cache")
+def test_an_unlearning_search_has_the_same_history(cluster, unlearning_folder):
+    from evoloss.unlearn.problem import load_problem
+    from evoloss.unlearn.search import search
+
+    files = {role: str(unlearning_folder / f"{role}.jsonl") for role in ("forget", "retain")}
+    problem = load_problem(str(unlearning_folder / "model"), **files)
+    settings = {"population": 3, "generations": 1, "epochs": 2, "batch": 3, "lr": 4e-3, "rank": 2,
+                "texts": 2, "finalists": 0, "shard": 2}  # fmt: skip
+    here, _ = search(problem, **settings)
+    found, _ = search(problem, ray="local", **settings)
+    assert any(each.fate is Fate.SCORED for each in here.history)
+    assert (found.history, found.best.error) == (here.history, here.best.error)
 
 
 @pytest.mark.slow
