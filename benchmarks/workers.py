@@ -4,7 +4,8 @@
 
 For each case: the same search without workers, on one and on two, in turn, so that other programs
 on the machine disturb all alike; the fastest round of each counts. `--ways none,2,ray:1,ray:2`
-adds Ray clusters of this machine that are told to have so many processors. Time runs from the end
+adds Ray clusters of this machine that are told to have so many processors, `whole` a search without
+workers and without shards, a whole generation in one stack. Time runs from the end
 of the first generation, in which the workers start. `bars` is made up: 28 × 28 images with a bar at
 one of ten places.
 """
@@ -48,7 +49,12 @@ def bars(rows: int = ROWS, **options: Any) -> Task:
 
 @contextmanager
 def done_by(way: str) -> Iterator[dict[str, Any]]:
-    """The arguments of a search that is done this way: `none`, a number of workers or `ray:N`."""
+    """The arguments of a search that is done this way: `none`, `whole`, a number of workers or
+    `ray:N`.
+    """
+    if way == "whole":
+        yield {"shard": None}
+        return
     if not way.startswith("ray:"):
         yield {"workers": None if way == "none" else int(way)}
         return

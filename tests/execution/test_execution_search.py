@@ -62,7 +62,7 @@ def plain():
 @pytest.fixture(scope="module")
 def sharded():
     """A search in this process, in shards as on workers, with a network that is stacked."""
-    return outcome(search("loadable:convolution", shard=workers_module.SHARD, **SETTINGS))
+    return outcome(search("loadable:convolution", **SETTINGS))
 
 
 # The same history
@@ -75,8 +75,40 @@ def test_multilayer_perceptrons_have_the_history_of_a_search_without_workers(wor
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_other_networks_have_the_history_of_a_search_in_shards(workers, sharded):
+def test_other_networks_have_the_history_of_a_search_without_workers(workers, sharded):
     assert outcome(search("loadable:convolution", workers=workers, **SETTINGS)) == sharded
+
+
+@pytest.mark.parametrize(
+    ("task", "changes"),
+    [
+        ("loadable:convolution", {"local_steps": 1, "fitness_steps": 5, "final_seeds": 1}),
+        ("loadable:wide", {}),
+        ("loadable:wide", {"asynchronous": True}),
+        ("loadable:wide", {"unroll": 2}),
+    ],
+)
+def test_shards_change_no_bit_whatever_the_seed(task, changes, monkeypatch):
+    """A worker of this process: same shards, same copies of the data, and no start to wait for."""
+    monkeypatch.setattr(staff_module, "Pool", Mirror)
+    settings = {**SETTINGS, "population": 13, **changes}
+    for seed in range(3):
+        given = {**settings, "seed": seed}
+        assert outcome(search(task, workers=2, **given)) == outcome(search(task, **given))
+
+
+def test_only_networks_whose_bits_depend_on_it_are_in_shards_without_workers(tmp_path):
+    settings = {**SETTINGS, "population": 4, "generations": 1, "finalists": 0}
+    for number, (task, given, expected) in enumerate([
+        ("tiny:regression", {}, None),
+        ("tiny:regression", {"stacking": "vmap"}, workers_module.SHARD),
+        ("loadable:convolution", {}, workers_module.SHARD),
+        ("loadable:convolution", {"shard": None}, None),
+    ]):  # fmt: skip
+        run = tmp_path / str(number)
+        search(task, out=run, **{**settings, **given})
+        with Store.open(run, write=False) as store:
+            assert store.settings["shard"] == expected
 
 
 @pytest.mark.slow
@@ -89,7 +121,7 @@ def test_an_asynchronous_race_has_one_history_too(tmp_path):
     """Whoever trains, and broken off in a generation that has marks."""
     settings = {**SETTINGS, "generations": 3, "asynchronous": True}
     task = "loadable:convolution"
-    here = outcome(search(task, shard=workers_module.SHARD, **settings))
+    here = outcome(search(task, **settings))
     raced = [each for each in here[0] if each.generation and each.fate is Fate.RACED_OUT]
     assert any("earlier ones" in each.reason for each in raced)
 
@@ -198,7 +230,7 @@ def test_workers_killed_at_random_moments_change_nothing(tmp_path, monkeypatch):
 def in_shards(generations):
     """The history of an undisturbed search of so many generations in this process."""
     settings = {**SETTINGS, "generations": generations, "finalists": 0}
-    return tuple(search("loadable:convolution", shard=workers_module.SHARD, **settings).history)
+    return tuple(search("loadable:convolution", **settings).history)
 
 
 @pytest.mark.slow

@@ -19,16 +19,23 @@ def fitness(
     trials: Sequence[Trial],
     racing: Racing,
     tick: Callable[[float], None] = lambda share: None,
+    paired: bool = False,
 ) -> list[Score]:
-    """The score of each loss (weights bound in), all trained side by side on each trial."""
+    """The score of each loss (weights bound in), all trained side by side on each trial.
+
+    paired: whether one that is left alone goes on beside a copy of itself.
+    """
     total = len(trials[0].batches)
-    return race(_Stacked(bench, losses, trials), len(losses), total, racing, tick)
+    return race(_Stacked(bench, losses, trials, paired), len(losses), total, racing, tick)
 
 
 class _Stacked:
     """Runs all in one stack, which rows leave as they drop out of the race."""
 
-    def __init__(self, bench: Workbench, losses: Sequence[Expr], trials: Sequence[Trial]) -> None:
+    def __init__(
+        self, bench: Workbench, losses: Sequence[Expr], trials: Sequence[Trial], paired: bool
+    ) -> None:
+        self.paired = paired
         self.bench = bench
         self.losses = losses
         self.trials = trials
@@ -36,13 +43,14 @@ class _Stacked:
         self.states = [Trained.start(trial.initial, len(losses)) for trial in trials]
 
     def advance(self, running: Sequence[int], begin: int, end: int) -> list[tuple[float, ...]]:
-        kept = [self.rows.index(each) for each in running]
-        if len(kept) < len(self.rows):
+        rows = [*running, *running] if self.paired and len(running) == 1 else list(running)
+        kept = [self.rows.index(each) for each in rows]
+        if rows != self.rows:
             self.states = [state.select(kept) for state in self.states]
-        self.rows = list(running)
-        chosen = [self.losses[each] for each in running]
+        self.rows = rows
+        chosen = [self.losses[each] for each in rows]
         self.states, errors = advanced(self.bench, chosen, self.trials, self.states, begin, end)
-        return errors
+        return errors[: len(running)]
 
 
 def advanced(

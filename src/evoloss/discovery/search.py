@@ -17,7 +17,7 @@ from evoloss.discovery.result import Result
 from evoloss.discovery.settings import Settings, preset
 from evoloss.discovery.supervised import Supervised
 from evoloss.discovery.workbench import Workbench
-from evoloss.discovery.workers import SHARD, check_workers, executor
+from evoloss.discovery.workers import check_workers, executor, usual_shard
 from evoloss.engine.device import resolved
 from evoloss.errors import UserError
 from evoloss.execution.crew import Limits
@@ -53,8 +53,6 @@ def search(
     could be scored.
     """
     staff = Staff(workers, ray, limits, gpus_per_shard)
-    if staff.elsewhere:
-        settings = {"shard": SHARD, **settings}
     if gpus_per_shard:
         settings = {"device": "auto", **settings}  # of this process, which may have none
     chosen = _settings(preset, settings)
@@ -63,6 +61,8 @@ def search(
         task = load_task(task)
     check_workers(task, staff)
     check_network(task, torch.device(chosen.device))
+    if "shard" not in settings:
+        chosen = replace(chosen, shard=usual_shard(task, chosen, staff))
     bench = _bench(task, chosen)
     check_precision(bench)
     chosen = bench.settings

@@ -35,8 +35,9 @@ class Settings(LoopSettings):
     precision: of the base networks' matrix products, float32 or bf16; see docs/scaling.md.
     stacking: how base networks are batched: auto, dense, vmap or loop.
     shard: how many losses are tuned or trained together, each shard on one torch thread; None for
-        all of a generation, on as many threads as suit them. Workers want a number (see
-        docs/scaling.md); the history depends on it, and not on how many workers there are.
+        all of a generation, on as many threads as suit them. The history of networks that are no
+        perceptrons depends on it, and not on who does the work: a search that is not told takes a
+        number that suits workers, also without any (see docs/scaling.md).
     """
 
     local_steps: int = 250

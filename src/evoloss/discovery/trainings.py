@@ -47,21 +47,34 @@ class Trainings:
     ) -> list[Plain]:
         """`test`: cheaply. `tune`: weights. `train`: trainings from one step to another. `race`:
         whole trainings, against marks.
+
+        alone, in common: whether the call has one item. A matrix product of one perceptron is
+        rounded otherwise than the same among several, so where a shard has one of many, that one is
+        computed beside a copy of itself.
         """
+        common = dict(common)
+        paired = not common.pop("alone") and self.bench.dense
 
         def work(part: Sequence[Plain]) -> list[Plain]:
-            losses = [from_json(item["loss"]) for item in part]
-            if call == "test":
-                return list(faults(self.bench, losses))
-            if call == "tune":
-                return [list(phi) for phi in tune(self.bench, losses, tick)]
-            if call == "race":
-                return self._race(losses, tick, **common)
-            return self._train(losses, part, **common)
+            if paired and len(part) == 1:
+                return self._work(call, [*part, *part], common, tick)[:1]
+            return self._work(call, part, common, tick)
 
         with self.bench.threads():
             together = min(self.together or len(items), len(items))
             return in_parts(items, together, work, gpu_is_short, self._work_on_fewer)
+
+    def _work(
+        self, call: str, items: Sequence[Plain], common: Mapping[str, Plain], tick: Tick
+    ) -> list[Plain]:
+        losses = [from_json(item["loss"]) for item in items]
+        if call == "test":
+            return list(faults(self.bench, losses))
+        if call == "tune":
+            return [list(phi) for phi in tune(self.bench, losses, tick)]
+        if call == "race":
+            return self._race(losses, tick, **common)
+        return self._train(losses, items, **common)
 
     def _work_on_fewer(self, count: int) -> None:
         """From here on, for what did not fit once will not fit again."""
@@ -91,8 +104,11 @@ class Trainings:
         ]
 
     def _race(self, losses: Sequence[Expr], tick: Tick, marks: Sequence[float]) -> list[Plain]:
-        """The fields of each loss's score."""
-        found = fitness(self.bench, losses, self._fitness, tuple(marks), tick)
+        """The fields of each loss's score.
+
+        Who of a generation is left alone depends on the shard, so here all perceptrons are paired.
+        """
+        found = fitness(self.bench, losses, self._fitness, tuple(marks), tick, self.bench.dense)
         return [vars(each) for each in found]
 
     @property
@@ -124,7 +140,7 @@ def _sent(state: Trained) -> tuple[Plain, Plain]:
 def faulty(executor: Executor, losses: Sequence[Expr]) -> list[str | None]:
     """For each loss (weights bound in) why it is rejected, or None."""
     items = [{"loss": to_json(loss)} for loss in losses]
-    found = executor.run("test", items, {}, lambda share: None)
+    found = executor.run("test", items, _common(items), lambda share: None)
     return [each.reason if isinstance(each, Fault) else each for each in found]
 
 
@@ -135,8 +151,13 @@ def tuned(executor: Executor, losses: Sequence[Expr], steps: int, tick: Tick) ->
         Tuned((math.nan,), steps, found.reason)
         if isinstance(found, Fault)
         else Tuned(tuple(found), steps)
-        for found in executor.run("tune", items, {}, tick)
+        for found in executor.run("tune", items, _common(items), tick)
     ]
+
+
+def _common(items: Sequence[Plain], **more: Plain) -> dict[str, Plain]:
+    """What holds for all items of a call."""
+    return {**more, "alone": len(items) == 1}
 
 
 def scored(
@@ -159,7 +180,7 @@ def _raced(
 ) -> list[Score]:
     """Against marks: a shard needs nobody else from its first step to its last."""
     items = [{"loss": to_json(loss)} for loss in losses]
-    found = executor.run("race", items, {"marks": list(marks)}, tick)
+    found = executor.run("race", items, _common(items, marks=list(marks)), tick)
     return [_score(each, steps) for each in found]
 
 
@@ -183,11 +204,12 @@ class _Executed:
     def advance(
         self, running: Sequence[int], begin: int, end: int
     ) -> list[tuple[float, ...] | Fault]:
-        part = {"begin": begin, "end": end, "last": end == self.steps}
         items = [self.items[each] for each in running]
+        last = end == self.steps
+        common = _common(items, **self.common, begin=begin, end=end, last=last)
         for number in set(range(len(self.items))) - set(running):
             self.items[number].pop("state", None)  # it is out of the race: free its memory
-        found = self.executor.run("train", items, {**self.common, **part}, lambda share: None)
+        found = self.executor.run("train", items, common, lambda share: None)
         errors: list[tuple[float, ...] | Fault] = []
         for item, each in zip(items, found, strict=True):
             if isinstance(each, Fault):

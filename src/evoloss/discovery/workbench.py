@@ -27,7 +27,7 @@ from evoloss.engine.memory import budget, bytes_per_copy, fitting
 from evoloss.engine.optimisers import SGD
 from evoloss.engine.precision import HalfPrecision
 from evoloss.engine.stack import Stack
-from evoloss.engine.stacking import choose, make_stack
+from evoloss.engine.stacking import choose, make_stack, stacked_densely
 from evoloss.engine.training import InitialWeights, fresh_network, fresh_weights, minibatches
 from evoloss.lang.expr import Expr
 from evoloss.lang.parse import parse
@@ -81,6 +81,11 @@ class Workbench:
         training = task.training
         self.sgd = SGD(training.lr, training.momentum, training.nesterov, training.weight_decay)
         self.usual: Expr = parse(task.usual_loss)
+
+    @property
+    def dense(self) -> bool:
+        """Whether base networks are perceptrons, written out as batched matrix products."""
+        return self.stacking["train"] == "dense"
 
     @property
     def fitness_seeds(self) -> int:
@@ -227,8 +232,11 @@ class Workbench:
 
 
 def _chosen(module: nn.Module, settings: Settings, x: Tensor) -> dict[str, str]:
-    """How networks are stacked: all of a generation, or a shard of it on one thread."""
-    if settings.shard is None:
+    """How networks are stacked: all of a generation, or a shard of it on one thread.
+
+    Perceptrons as if all were together: numbers of theirs are the same in shards.
+    """
+    if settings.shard is None or stacked_densely(module, settings.stacking):
         return choose(module, settings.stacking, settings.population, x)
     with _torch_threads(1):
         return choose(module, settings.stacking, min(settings.shard, settings.population), x)

@@ -12,11 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from evoloss.discovery.settings import Settings
 from evoloss.discovery.trainings import Trainings
 from evoloss.discovery.workbench import Workbench
 from evoloss.engine.device import check_promised
+from evoloss.engine.stacking import stacked_densely
 from evoloss.execution.executor import Executor, Recipe
 from evoloss.execution.shared_arrays import Arrays
 from evoloss.execution.staff import Staff
@@ -25,7 +27,8 @@ from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Data, Splits, Task
 
 SHARD = 4
-"""Candidates that one worker takes at a time: few enough to share a generation of 25 evenly."""
+"""Candidates that are computed together, on workers and mostly without: few enough to share a
+generation of 25 evenly."""
 _PARTS = ("train", "validation")
 
 
@@ -33,6 +36,19 @@ def check_workers(task: Task, staff: Staff) -> None:
     """Raises: UserError for a task that workers cannot load."""
     advice = "write a function that returns it and search 'module:function'"
     staff.check(task.source, f"task '{task.name}'", advice)
+
+
+def usual_shard(task: Task, settings: Settings, staff: Staff) -> int | None:
+    """How many losses are tuned or trained together where the settings do not say it.
+
+    So that a search has one history whoever does it, networks whose numbers depend on how many are
+    in a stack are in shards in this process too. Perceptrons have the same numbers in any stack; a
+    GPU wants all of a generation in one, unless shards are to have a GPU each.
+    """
+    if torch.device(settings.device).type != "cpu":
+        return SHARD if staff.gpus_per_shard else None
+    alike = stacked_densely(task.network(), settings.stacking)
+    return None if alike and not staff.elsewhere else SHARD
 
 
 def executor(bench: Workbench, staff: Staff) -> AbstractContextManager[Executor]:

@@ -76,13 +76,18 @@ def make_stack(module: nn.Module, choice: dict[str, str]) -> Stack:
     return MixedStack(*(made[way] for way in ways))
 
 
+def stacked_densely(module: nn.Module, stacking: str) -> bool:
+    """Whether copies become a `DenseStack`. stacking: as of `choose`."""
+    return stacking == "dense" or (stacking == "auto" and dense_layers(module) is not None)
+
+
 def choose(module: nn.Module, stacking: str, copies: int, x: Tensor) -> dict[str, str]:
     """The way of each operation for so many copies on a minibatch x.
 
     stacking: `auto`, or the way that is wanted for all of them.
     """
     threads = _threads(module, copies, x)
-    if stacking == "auto" and dense_layers(module) is not None:
+    if stacked_densely(module, stacking):
         stacking = "dense"
     if stacking != "auto":
         choice = dict.fromkeys(OPERATIONS, stacking)
