@@ -37,6 +37,33 @@ def test_a_budget_ends_the_search_and_is_kept(tmp_path, budget, expected):
         assert Ending.of(store.outcome) == result.ended
 
 
+@pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.parametrize(
+    "budget", [{"max_candidates": 17}, {"max_steps": 60}, {"max_seconds": 1e-6}]
+)
+def test_a_search_for_a_network_ends_by_each_budget(tmp_path, budget, workers, mirror):
+    """The generation that passes a limit is finished, and is the last; finalists are said apart."""
+    settings = {**SEARCH, "generations": ENDLESS, **budget}
+    result = search("tiny:regression", out=tmp_path / "run", workers=workers, **settings)
+    [(name, limit)] = budget.items()
+    assert (result.ended.budget, result.ended.limit) == (name, limit)
+    generations = 1 + result.history[-1].generation
+    steps = [0] * generations
+    for each in result.history:
+        steps[each.generation] += each.steps
+    with Store.open(tmp_path / "run", write=False) as store:
+        besides = store.outcome["finalists"]
+    if name == "max_candidates":
+        assert result.ended == Ending(name, limit, len(result.history))
+        assert len(result.history) == 12
+    elif name == "max_steps":
+        assert sum(steps[:-1]) < limit <= sum(steps) == result.ended.used
+        assert f"finalists took {besides['steps']:,} more" in str(result.ended)
+    else:
+        assert generations == 1
+        assert f"finalists took {besides['seconds']:,.4g} more" in str(result.ended)
+
+
 def test_whatever_ends_first():
     settings = toy.ToySettings(generations=9, max_candidates=100, max_steps=50, max_seconds=7.0)
     room = Spent(generations=8, candidates=95, steps=49, seconds=6.9)
@@ -97,7 +124,11 @@ def test_a_budget_that_will_not_do(changes, message):
 
 def test_the_closing_line():
     assert str(Ending("max_steps", 1_000, 1_250)) == (
-        "the search ended with its budget max_steps: 1,250 of 1,000 gradient steps used"
+        "the search ended with its budget max_steps: 1,250 of 1,000 gradient steps used, "
+        "for a generation that has begun is finished"
+    )
+    assert str(Ending("max_steps", 1_000, 1_000, 1_400)).endswith(
+        "1,000 of 1,000 gradient steps used; the finalists took 1,400 more"
     )
     assert Ending("max_seconds", 0.5, 0.7213).option == "--max-seconds 1"
     for name in BUDGETS:

@@ -27,7 +27,7 @@ from evoloss.errors import UserError
 from evoloss.execution import staff as staff_module
 from evoloss.execution.in_process import InProcess
 from evoloss.store import Store
-from mirror import Mirror
+from mirror import mirrors
 from tiny import SEARCH, regression
 
 SETTINGS = {**SEARCH, "population": 9, "generations": 2, "seed": 0}
@@ -88,13 +88,13 @@ def test_other_networks_have_the_history_of_a_search_without_workers(workers, sh
         ("loadable:wide", {"unroll": 2}),
     ],
 )
-def test_shards_change_no_bit_whatever_the_seed(task, changes, monkeypatch):
+def test_shards_change_no_bit_whatever_the_seed(task, changes, mirror):
     """A worker of this process: same shards, same copies of the data, and no start to wait for."""
-    monkeypatch.setattr(staff_module, "Pool", Mirror)
     settings = {**SETTINGS, "population": 13, **changes}
     for seed in range(3):
         given = {**settings, "seed": seed}
         assert outcome(search(task, workers=2, **given)) == outcome(search(task, **given))
+    assert mirrors
 
 
 def test_only_networks_whose_bits_depend_on_it_are_in_shards_without_workers(tmp_path):

@@ -328,6 +328,18 @@ def test_resumed_a_proposer_is_told_the_same(problem, tmp_path):
     assert [[e.error for e in r] for r in again.told] == [[e.error for e in r] for r in first.told]
 
 
+@pytest.mark.parametrize("budget", [{"max_candidates": 7}, {"max_steps": 1}, {"max_seconds": 1e-6}])
+def test_each_budget_ends_a_search(problem, budget):
+    settings = {**SETTINGS, "population": 4, "generations": 50, "epochs": 1, "finalists": 0}
+    result, _ = search(problem, **settings, **budget)
+    [(name, limit)] = budget.items()
+    assert (result.ended.budget, result.ended.limit) == (name, limit)
+    assert len(result.history) == 4
+    steps = sum(each.steps for each in result.history)
+    if name != "max_seconds":
+        assert result.ended.used == (4 if name == "max_candidates" else steps)
+
+
 def test_epochs_are_searched_within_an_equal_budget(problem, whole):
     losses = [proposal("mean(log_probs_forget)", epochs) for epochs in (1, 2, None)]
     history, bench, _ = tried(problem, losses)

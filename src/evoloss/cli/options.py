@@ -62,14 +62,25 @@ Track = Annotated[
     ),
 ]
 MaxCandidates = Annotated[
-    int | None, typer.Option(help="Make no more losses than these.", show_default="no limit", min=1)
+    int | None,
+    typer.Option(
+        help="Make no more losses than these, duplicates counted.", show_default="no limit", min=1
+    ),
 ]
 MaxSteps = Annotated[
     int | None,
-    typer.Option(help="End after so many gradient steps.", show_default="no limit", min=1),
+    typer.Option(
+        help="Begin no generation after so many gradient steps; finalists are not counted.",
+        show_default="no limit",
+        min=1,
+    ),
 ]
 MaxSeconds = Annotated[
-    float | None, typer.Option(help="End after so many seconds of search.", show_default="no limit")
+    float | None,
+    typer.Option(
+        help="Begin no generation after so many seconds of search; finalists are not counted.",
+        show_default="no limit",
+    ),
 ]
 MaxTokens = Annotated[
     int | None,
@@ -118,7 +129,8 @@ Device = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        help="Processes that tune and train; the history is the same for any number of them.",
+        help="Processes that tune and train; the history is the same for any number of them "
+        "(unlearning: for any number from 1 on).",
         show_default="none: all in this one",
         min=1,
     ),

@@ -23,6 +23,9 @@ BUDGETS = {
 }
 """The settings that end a search, with what each of them counts."""
 
+_PARTS = {"max_steps": "steps", "max_seconds": "seconds"}
+"""What an outcome says of the finalists, in the unit of a budget."""
+
 RECORD = "budget"
 """The kind of the record by which a proposer says that a budget of its own allows no more."""
 
@@ -44,22 +47,27 @@ class Spent:
 class Ending:
     """The budget that ended a search, by the name of its setting, and what was used of it.
 
-    budget: empty if the proposer had no more losses.
+    budget: empty if the proposer had no more losses. finalists: what scoring these took besides,
+    which no budget counts.
     """
 
     budget: str
     limit: float = 0.0
     used: float = 0.0
+    finalists: float = 0.0
 
     @classmethod
     def of(cls, outcome: Mapping[str, Any] | None) -> Ending | None:
         """What a stored outcome says; None of a run that is not finished, or does not tell."""
         found = (outcome or {}).get("ended")
-        return None if found is None else cls(**found)
+        if found is None:
+            return None
+        besides = (outcome or {}).get("finalists") or {}
+        return cls(**found, finalists=besides.get(_PARTS.get(found["budget"], ""), 0.0))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, for the store."""
-        return asdict(self)
+        """Plain data, for the store, which keeps the finalists' share by itself."""
+        return {name: value for name, value in asdict(self).items() if name != "finalists"}
 
     @property
     def option(self) -> str:
@@ -71,17 +79,24 @@ class Ending:
     def __str__(self) -> str:
         if not self.budget:
             return "the search ended because there was nothing more to propose"
-        return (
+        text = (
             f"the search ended with its budget {self.budget}: "
             f"{_shown(self.used)} of {_shown(self.limit)} {BUDGETS[self.budget]} used"
         )
+        if self.budget in _PARTS and self.used > self.limit:
+            text += ", for a generation that has begun is finished"
+        if self.finalists:
+            text += f"; the finalists took {_shown(self.finalists)} more"
+        return text
 
 
 def ending(settings: LoopSettings, spent: Spent) -> Ending | None:
     """The budget that leaves no room for a further generation; None while there is room.
 
-    Candidates are never more than allowed; steps and seconds, which nobody knows beforehand, pass
-    their limit by a part of a generation.
+    Candidates are never more than allowed. How many steps and seconds a generation takes, nobody
+    knows beforehand: the one that passes the limit is finished, so that they may be passed by
+    nearly all of a generation. What is made of half a generation could not be told to the proposer,
+    nor be the same wherever the clock stopped it.
     """
     if spent.generations >= settings.generations:
         return Ending("generations", settings.generations, spent.generations)

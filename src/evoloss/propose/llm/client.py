@@ -138,7 +138,7 @@ def _answered(connection: Connection, *calls: Call | None) -> Answer:
     made = tuple(call for call in calls if call is not None)
     last = calls[-1]
     if last is None:
-        return Answer("", f"the budget is spent: {connection.budget}", made)
+        return Answer("", f"the budget allows no further call: {connection.budget}", made)
     return Answer(last.reply.text, last.reply.fault, made)
 
 

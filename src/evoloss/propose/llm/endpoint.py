@@ -156,10 +156,13 @@ class Budget:
             self.spent += used
 
     def __str__(self) -> str:
-        """The limits, and what was used of them."""
-        endpoint, parts = self.endpoint, []
+        """The limits, what was used of them, and what calls in flight may still use."""
+        endpoint, held, parts = self.endpoint, self._reserved, []
         if endpoint.max_total_tokens is not None:
-            parts.append(f"{self.spent.total:,} of {endpoint.max_total_tokens:,} tokens")
+            more = f", {held.total:,} reserved" if held.total else ""
+            parts.append(f"{self.spent.total:,} of {endpoint.max_total_tokens:,} tokens used{more}")
         if endpoint.max_cost is not None:
-            parts.append(f"{self.spent.cost(endpoint):.4g} of {endpoint.max_cost:g} in money")
+            money, most = self.spent.cost(endpoint), endpoint.max_cost
+            more = f", {held.cost(endpoint):.4g} reserved" if held.total else ""
+            parts.append(f"{money:.4g} of {most:g} in money used{more}")
         return " and ".join(parts)
