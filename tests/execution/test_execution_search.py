@@ -82,7 +82,7 @@ def test_other_networks_have_the_history_of_a_search_without_workers(workers, sh
 @pytest.mark.parametrize(
     ("task", "changes"),
     [
-        ("loadable:convolution", {"local_steps": 1, "fitness_steps": 5, "final_seeds": 1}),
+        ("loadable:convolution", {"local_steps": 1, "fitness_steps": 5, "finalists": 0}),
         ("loadable:wide", {}),
         ("loadable:wide", {"asynchronous": True}),
         ("loadable:wide", {"unroll": 2}),
