@@ -27,7 +27,7 @@ from evoloss.errors import UserError
 from evoloss.execution import staff as staff_module
 from evoloss.execution.in_process import InProcess
 from evoloss.store import Store
-from mirror import mirrors
+from mirror import Mirror, mirrors
 from tiny import SEARCH, regression
 
 SETTINGS = {**SEARCH, "population": 9, "generations": 2, "seed": 0}
