@@ -1,6 +1,6 @@
 """Prints how far base trainings are from what the machine's matrix products allow.
 
-`python benchmarks/limits.py [NETWORK …] [--rounds 3]`
+`python benchmarks/limits.py [NETWORK …] [--rounds 3] [--profile]`
 
 For each network: the trainings of a generation under the usual loss, and a plain loop of torch's
 matrix products of the same sizes with nothing between them, in turn. What is counted is the
@@ -8,7 +8,9 @@ floating-point operations of these products: forwards, for the weights' gradient
 the layers below; losses, activations, minibatches and optimisers are time but no operations. The
 product of two large matrices is what a core can do at best. Loop and product have one thread.
 
-Time is that of the processor, so these are rates of one core, whoever else wants it.
+Time is that of the processor, so these are rates of one core, whoever else wants it. `--profile`
+also prints where the time of trainings in torch goes. Those of perceptrons are not in torch: a step
+is one compiled function.
 """
 
 import argparse
@@ -27,6 +29,7 @@ import evoloss  # noqa: F401  before torch: says how its threads wait
 import torch
 import workers
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from evoloss.discovery.settings import preset
 from evoloss.discovery.workbench import Workbench
@@ -149,10 +152,22 @@ def _seconds(work: Callable[[], None]) -> float:
     return max(1e-7, time.process_time() - begin)
 
 
+def shares(case: Case) -> list[tuple[str, float]]:
+    """torch's operations in a training, each with its share of the time, less those within it."""
+    work, _ = trainings(case)
+    work()
+    with one_thread(), profile(activities=[ProfilerActivity.CPU]) as profiled:
+        work()
+    times = {each.key: each.self_cpu_time_total for each in profiled.key_averages()}
+    whole = sum(times.values())
+    return sorted(((key, each / whole) for key, each in times.items()), key=lambda row: -row[1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(CASES))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     print("10⁹ operations a second of processor time: trainings, plain loop, large product")
     for name in arguments.networks or CASES:
@@ -162,6 +177,9 @@ def main() -> None:
             f"{own / loop:.0%} of the loop, and {own / large:.1%} of the large product",
             flush=True,
         )
+        if arguments.profile and not name.startswith(("linear", "mlp")):
+            for operation, share in shares(CASES[name])[:8]:
+                print(f"    {share:6.1%} {operation}", flush=True)
     print("load average " + " ".join(f"{each:.1f}" for each in os.getloadavg()))
 
 

@@ -34,7 +34,7 @@ def curves(folder: Path) -> dict[str, Curve]:
         "open": ("opening a run", SIZES, _open),
         "resume": ("resuming a run, to its first new generation", SIZES, _resume),
         "show": ("evoloss show", SIZES, _show),
-        "report": ("evoloss report", (1_000, 3_162, 10_000), _report),
+        "report": ("evoloss report", SIZES, _report),
     }
     return {
         name: Curve(what, "candidates", sizes, QUICK, partial(make, folder))
