@@ -27,6 +27,7 @@ from evoloss.discovery.settings import preset
 from evoloss.discovery.supervised import Supervised
 from evoloss.discovery.workbench import Workbench
 from evoloss.discovery.workers import SHARD, executor
+from evoloss.execution.attempts import Attempt
 from evoloss.execution.crew import Crew
 from evoloss.execution.executor import Fault, Plain, Tick
 from evoloss.execution.staff import Staff
@@ -53,10 +54,10 @@ class Watched:
         self.busy: dict[str, float] = defaultdict(float)
         self.began = time.perf_counter()
 
-    def _asked(self, job: Mapping[str, Plain], seconds: float) -> list[Plain]:
+    def _asked(self, job: Mapping[str, Plain], seconds: float, attempt: Attempt) -> list[Plain]:
         begin = time.perf_counter()
         try:
-            return self._ask(job, seconds)
+            return self._ask(job, seconds, attempt)
         finally:
             self.busy[_kind(job["call"], job["common"])] += time.perf_counter() - begin
 

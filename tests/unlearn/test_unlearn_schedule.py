@@ -15,7 +15,10 @@ COSINE = {"schedule": "cosine", "warmup": 0.25}
 
 def test_trainings_run_as_the_settings_say(monkeypatch):
     monkeypatch.setattr(trainings, "_objective", lambda *given: None)
-    bench = SimpleNamespace(settings=unlearn_settings(**COSINE), phase=lambda name: None)
+    bench = SimpleNamespace(
+        settings=unlearn_settings(**COSINE), phase=lambda name: None,
+        in_parts=lambda chosen, work: work(chosen),
+    )  # fmt: skip
     entries = [SimpleNamespace(steps=steps, lr=1e-3) for steps in (8, 4)]
     group = trainings.Group.of(bench, "search", entries, Purpose.FITNESS_BATCHES, 0, 8)
     assert group.schedules == [Schedule(n, 1e-3, kind="cosine", warmup=0.25) for n in (8, 4)]
