@@ -257,8 +257,7 @@ def test_data_in_memory_are_refused_with_workers(problem, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-def test_the_command_has_the_same_table_on_one_worker_and_on_two(problem, tmp_path):
+def test_the_command_has_the_same_table_on_one_worker_and_on_two(problem, mirror, tmp_path):
     sets = [f"--{name}={problem.source[name]}" for name in ("model", "forget", "retain")]
     small = [f"--{name}={SMALL[name]}" for name in ("population", "epochs", "batch", "lr", "rank")]
     tables = []

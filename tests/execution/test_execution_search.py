@@ -31,7 +31,7 @@ from mirror import Mirror, mirrors
 from tiny import SEARCH, regression
 
 SETTINGS = {**SEARCH, "population": 9, "generations": 2, "seed": 0}
-KILLS = int(os.environ.get("EVOLOSS_KILLS", "2"))
+KILLS = int(os.environ.get("EVOLOSS_KILLS", "1"))
 """How often workers and drivers are killed; docs/scaling.md has the long form of these tests."""
 
 
@@ -235,7 +235,7 @@ def in_shards(generations):
 
 @pytest.mark.slow
 def test_a_candidate_that_ends_the_interpreter_fails_alone():
-    settings = {**SETTINGS, "generations": 1, "finalists": 0}
+    settings = {**SETTINGS, "population": 6, "generations": 1, "finalists": 0}
     found = [search("loadable:deadly", workers=workers, **settings) for workers in (1, 2)]
     assert outcome(found[0]) == outcome(found[1])
     dead = [each for each in found[0].history if "status 7" in each.reason]
