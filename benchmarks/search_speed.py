@@ -54,7 +54,8 @@ CASES = {
 
 def run(name: str, case: Case, data_dir: str | None) -> None:
     task = load_task(case.task, network=case.network, data_dir=data_dir)
-    settings: dict[str, Any] = {"population": case.population}
+    # In one stack: a search without workers has networks that are no perceptrons on one core.
+    settings: dict[str, Any] = {"population": case.population, "shard": None}
     search(task, preset=case.preset, generations=1, local_steps=2, fitness_steps=2, **settings)
     started = time.perf_counter()
     result = search(task, preset=case.preset, generations=case.generations, finalists=0, **settings)
