@@ -106,7 +106,7 @@ Tune = Annotated[
     int | None,
     typer.Option(
         help="Trainings that each of them is tuned in.",
-        show_default="as many, and as many steps, as the search took",
+        show_default="as many as the search took, and its steps too but for `demo`",
         min=1,
     ),
 ]

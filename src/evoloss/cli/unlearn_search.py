@@ -51,11 +51,14 @@ def demo(
     from evoloss.runs import new_directory
     from evoloss.store import Store
     from evoloss.unlearn.demo import SETTINGS
+    from evoloss.unlearn.settings import UnlearnSettings
 
     console, directory = new_console(), out or new_directory("unlearn-demo")
     hand_written(against, True)  # these three before the models are taught
     Store.check_free(directory)
     hired = staff(workers, None, None, None, None)
+    # The search's trainings alone, not its steps: those would take longer than a demonstration may.
+    tune = tune or losses + UnlearnSettings().final_trainings
     with stoppable(directory):
         problem = taught(console, seed, data, data_dir, forget_rows, retain_rows)
     _search(
