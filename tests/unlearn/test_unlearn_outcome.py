@@ -399,7 +399,7 @@ def test_a_hand_written_loss_has_the_trainings_and_finals_of_a_search(tuning):
     first, *others = asked[0][1]
     assert (first.constants, first.epochs, first.lr) == ({}, 2, 4e-3)
     drawn = [each.lr / 4e-3 for each in others]
-    assert 1 / 8 <= min(drawn) < 1 < max(drawn) <= 8
+    assert 1 / 4 <= min(drawn) < 1 < max(drawn) <= 4
 
 
 def test_it_is_tried_on_until_it_has_taken_the_steps_of_a_search(tuning):

@@ -30,7 +30,7 @@ from evoloss.wording import counted
 
 WIDEST = 4.0
 """Rates and constants are drawn, in their logarithms, up to so many times their default. With eight
-times, as far as a search's first rates go, what some fifty draws found was worse: docs/results.md."""
+times, as far as a search's first rates go, some fifty draws found worse ones: docs/results.md."""
 
 
 @dataclass(frozen=True)
