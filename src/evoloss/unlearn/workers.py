@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from evoloss.errors import UserError
+from evoloss.engine.device import check_promised
 from evoloss.execution.executor import Executor, Recipe
 from evoloss.execution.shared_arrays import Arrays
 from evoloss.execution.staff import Staff
@@ -89,7 +89,7 @@ def trainings(
         forget = tensor(data[f"{name}.forget"])
         references = forget, None if kept is None else tensor(kept)
         known[name] = Known(*references, before, measured_of(retain))
-    _check_device(device)
+    check_promised(device)
     bench = Bench(
         load_problem(**source), UnlearnSettings.from_json(settings), device=device, known=known
     )
@@ -101,14 +101,3 @@ def _references(known: Mapping[str, Known]) -> dict[str, np.ndarray[Any, Any]]:
     found = {f"{name}.forget": each.forget.numpy() for name, each in known.items()}
     kept = {f"{name}.kept": each.kept for name, each in known.items()}
     return found | {name: each.numpy() for name, each in kept.items() if each is not None}
-
-
-def _check_device(device: str) -> None:
-    """Raises: UserError in a process that was promised a GPU and has none."""
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "a worker has no GPU that torch can use: check the driver of CUDA on its machine, or "
-            "leave the GPUs out"
-        )
