@@ -5,6 +5,7 @@ import multiprocessing
 import socket
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -234,6 +235,28 @@ def test_how_adapters_share_a_machine_is_found_out_once(problem, monkeypatch, tm
     assert again.history == whole.history
     with pytest.raises(AssertionError, match="timed again"):
         search(problem, **{**settings, "batch": 2})
+
+
+def test_a_way_to_share_that_was_disturbed_once_is_still_taken_if_it_is_fastest(monkeypatch):
+    clock = {"now": 0.0}
+    disturbed = iter([100.0])
+
+    class Timed:
+        def __init__(self, count):
+            self.count = count
+
+        def advanced(self, running, standing, end):
+            clock["now"] += {1: 1.0, 4: 2.0}[self.count]  # four in a batch: half a second each
+            clock["now"] += next(disturbed, 0.0) if self.count == 4 and end > 1 else 0.0
+            return standing
+
+    monkeypatch.setattr(trials.time, "perf_counter", lambda: clock["now"])
+    bench = SimpleNamespace(start=None)
+
+    def group_of(count):
+        return SimpleNamespace(here=lambda: Timed(count))
+
+    assert trials.fastest(bench, group_of, {1, 4}).together == 4
 
 
 def parse_any(text):
