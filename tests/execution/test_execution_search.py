@@ -336,6 +336,49 @@ def test_a_shard_is_worked_on_by_the_gpu_that_is_set_aside_for_it(monkeypatch):
     assert recipes == [("cuda", 0.5)]
 
 
+@pytest.mark.parametrize(
+    ("options", "workers"),
+    [
+        ("loadable:convolution", 5),
+        ("loadable:convolution --workers 3", 3),
+        ("loadable:convolution --workers 0", None),
+        ("loadable:convolution --set shard=none", None),
+        ("tiny:regression", None),
+    ],
+)
+def test_networks_that_would_use_one_core_have_a_worker_on_each(
+    options, workers, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(workers_module, "cores", lambda: 5)
+    hired = []
+
+    def searched(task, **arguments):
+        hired.append(arguments.get("workers"))
+        raise Stop
+
+    monkeypatch.setattr("evoloss.discovery.search.search", searched)
+    result = CliRunner().invoke(app, ["search", *options.split(), "--out", str(tmp_path / "run")])
+    assert isinstance(result.exception, Stop)
+    assert hired == [workers]
+    assert (f", {workers} workers, run" in result.output) == (workers is not None)
+
+
+def test_a_resumed_run_has_workers_as_a_new_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(workers_module, "cores", lambda: 5)
+    few = {**SETTINGS, "population": 2, "generations": 1, "local_search": "none", "finalists": 0}
+    hired = []
+
+    def resumed(run, **arguments):
+        hired.append(arguments.get("workers"))
+        raise Stop
+
+    for name, shard in (("alone", {"shard": None}), ("sharded", {})):
+        search("loadable:convolution", out=tmp_path / name, **few, **shard)
+        monkeypatch.setattr("evoloss.discovery.search.resume", resumed)
+        CliRunner().invoke(app, ["resume", str(tmp_path / name)])
+    assert hired == [None, 5]
+
+
 @pytest.mark.slow
 def test_the_command_line_takes_workers(tmp_path, plain):
     started = time.monotonic()

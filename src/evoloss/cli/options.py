@@ -129,10 +129,10 @@ Device = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        help="Processes that tune and train; the history is the same for any number of them "
-        "(unlearning: for any number from 1 on).",
-        show_default="none: all in this one",
-        min=1,
+        help="Processes that tune and train, 0: none but this one; the history is the same for any "
+        "number of them (unlearning: for any number from 1 on).",
+        show_default="none; one a core for networks on the CPU that are no perceptrons",
+        min=0,
     ),
 ]
 Ray = Annotated[

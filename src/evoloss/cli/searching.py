@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ from evoloss.errors import UserError
 
 if TYPE_CHECKING:
     from evoloss.discovery.result import Result
+    from evoloss.discovery.settings import Settings
     from evoloss.tasks.task import Task
 
 app = typer.Typer()
@@ -125,15 +126,15 @@ def search(
     from evoloss.tasks.registry import load_task
 
     loaded = load_task(task, **data)
+    if workers is None and changes.get("shard", True):
+        hired = hired or _usual(loaded, wanted)
     directory = out or new_directory(loaded.name)
     with stoppable(directory):
         from evoloss.discovery.search import search as search_for
 
         report = {"seeds": eval_seeds, "steps": eval_steps}
-        go = partial(
-            search_for, loaded, out=directory, preset=preset, report=report, **hired, **changes
-        )
-        _follow(go, loaded, directory, eval_seeds, eval_steps, wanted.device, track, quiet)
+        go = partial(search_for, loaded, out=directory, preset=preset, report=report, **changes)
+        _follow(go, loaded, directory, hired, eval_seeds, eval_steps, wanted.device, track, quiet)
 
 
 @app.command()
@@ -162,6 +163,7 @@ def resume(
 
     A run keeps its budgets; with a larger one, a finished run goes on too.
     """
+    from evoloss.discovery.settings import Settings
     from evoloss.store import Store
 
     budgets = given(
@@ -187,23 +189,32 @@ def resume(
     from evoloss.tasks.registry import load_task
 
     task = load_task(**source)
+    if workers is None and before.get("shard"):
+        hired = hired or _usual(task, Settings.from_json({**before, "device": chosen}))
     with stoppable(run):
         from evoloss.discovery.search import resume as resume_run
 
-        go = partial(resume_run, run, task=task, device=device, **hired, **budgets)
-        _follow(go, task, run, report["seeds"], report["steps"], chosen, track, quiet)
+        go = partial(resume_run, run, task=task, device=device, **budgets)
+        _follow(go, task, run, hired, report["seeds"], report["steps"], chosen, track, quiet)
+
+
+def _usual(task: Task, settings: Settings) -> dict[str, Any]:
+    """The workers of a search that was not told who works, as its arguments."""
+    from evoloss.discovery.workers import usual_workers
+
+    return given(workers=usual_workers(task, settings))
 
 
 def _follow(
-    go: Callable[..., Result], task: Task, directory: Path, seeds: int, steps: int | None,
-    device: str, track: list[str] | None, quiet: bool,
+    go: Callable[..., Result], task: Task, directory: Path, hired: dict[str, Any], seeds: int,
+    steps: int | None, device: str, track: list[str] | None, quiet: bool,
 ) -> None:  # fmt: skip
     """A search from its introduction to its report. go: what searches, told who observes it.
 
     seeds, steps, device: of the comparison in the report.
     """
     console = new_console()
-    introduce(console, task, directory)
+    introduce(console, task, directory, hired.get("workers"))
     with watched(console, task.metric.name, quiet, track, directory) as observer:
-        result = go(observer=observer)
+        result = go(observer=observer, **hired)
     conclude(console, task, result, seeds, steps, device)

@@ -99,8 +99,9 @@ def staff(
 ) -> dict[str, Any]:  # fmt: skip
     """What the options of workers say, as arguments of a search; they are checked.
 
-    memory: in GiB. Raises: UserError for what limits or asks nobody.
+    workers: 0 for none, as None. memory: in GiB. Raises: UserError for what limits or asks nobody.
     """
+    workers = workers or None
     if workers is None and ray is None and not (seconds is None and memory is None):
         raise UserError(
             "--worker-seconds and --worker-memory limit workers: add --workers N or --ray"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evoloss.cli.shared import say, say_ending
+from evoloss.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,9 +18,13 @@ if TYPE_CHECKING:
     from evoloss.tasks.task import Task
 
 
-def introduce(console: Console, task: Task, directory: Path | None) -> None:
+def introduce(
+    console: Console, task: Task, directory: Path | None, workers: int | None = None
+) -> None:
+    """What is worked on, by how many workers besides this process, and where it is kept."""
     where = "" if directory is None else f", run {directory}"
-    text = f"task {task.name}, network {task.network_name}{where}"
+    who = "" if workers is None else f", {counted(workers, 'worker')}"
+    text = f"task {task.name}, network {task.network_name}{who}{where}"
     for line in (text, *(f"note: {note}" for note in task.notes)):
         say(console, line)
 

@@ -17,8 +17,9 @@ import torch
 from evoloss.discovery.settings import Settings
 from evoloss.discovery.trainings import Trainings
 from evoloss.discovery.workbench import Workbench
-from evoloss.engine.device import check_promised
+from evoloss.engine.device import check_promised, resolved
 from evoloss.engine.stacking import stacked_densely
+from evoloss.engine.threads import cores
 from evoloss.execution.executor import Executor, Recipe
 from evoloss.execution.shared_arrays import Arrays
 from evoloss.execution.staff import Staff
@@ -49,6 +50,17 @@ def usual_shard(task: Task, settings: Settings, staff: Staff) -> int | None:
         return SHARD if staff.gpus_per_shard else None
     alike = stacked_densely(task.network(), settings.stacking)
     return None if alike and not staff.elsewhere else SHARD
+
+
+def usual_workers(task: Task, settings: Settings) -> int | None:
+    """How many workers do a search in shards where nobody says it; None: none but this process.
+
+    One a core for networks that are no perceptrons: their shards have one thread each, whoever does
+    them, so that this process would leave all other cores idle.
+    """
+    if resolved(settings.device) != "cpu" or task.source is None or cores() == 1:
+        return None
+    return None if stacked_densely(task.network(), settings.stacking) else cores()
 
 
 def executor(bench: Workbench, staff: Staff) -> AbstractContextManager[Executor]:
