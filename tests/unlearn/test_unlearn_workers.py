@@ -16,11 +16,14 @@ from evoloss.errors import UserError
 from evoloss.execution import staff as staff_module
 from evoloss.execution.staff import Staff
 from evoloss.store import Store
+from evoloss.unlearn import bench as bench_module
 from evoloss.unlearn import language, trials
 from evoloss.unlearn.contenders import Effort
 from evoloss.unlearn.finish import conclude
 from evoloss.unlearn.problem import load_problem
 from evoloss.unlearn.search import reopened, resume, search
+from evoloss.unlearn.settings import UnlearnSettings
+from evoloss.unlearn.workers import own_device
 from mirror import Mirror, mirrors
 
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -66,7 +69,7 @@ def test_workers_have_the_history_of_a_search_in_shards(problem, here, mirror, m
     assert outcome(search(problem, workers=1, **SETTINGS)[0]) == here
     assert {each.fate for each in here[0]} >= {Fate.SCORED, Fate.RACED_OUT}
     # The driver measures both models once; a worker loads the one that it trains.
-    assert loaded == [("model", None), ("twin", None), ("model", "cpu")]
+    assert loaded == [("model", "cpu"), ("twin", "cpu"), ("model", "cpu")]
 
 
 def test_an_asynchronous_race_has_one_history_too(problem, mirror):
@@ -210,6 +213,47 @@ def test_data_in_memory_say_what_to_do(problem, tmp_path):
 def test_workers_that_cannot_be_are_refused(problem, given, message):
     with pytest.raises(UserError, match=message):
         search(problem, **given, **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("staff", "name", "found"),
+    [
+        (Staff(), "auto", "cuda"),
+        (Staff(workers=2), "cuda:1", "cuda:1"),
+        (Staff(workers=2), "cpu", "cpu"),
+        (Staff(ray="local"), "cuda:1", "cpu"),
+        (Staff(ray="local", gpus_per_shard=0.5), "cpu", "cuda"),
+    ],
+)
+def test_the_models_of_this_process_are_on_the_device_of_the_settings(
+    staff, name, found, monkeypatch
+):
+    """But with Ray, where it is as GPUs are asked of Ray."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert own_device(staff, UnlearnSettings(device=name)) == found
+
+
+def test_a_search_and_its_resumption_load_the_model_where_they_are_told(
+    problem, monkeypatch, tmp_path
+):
+    places = []
+    load = bench_module.load_language
+
+    def noted(name, device, precision):
+        places.append(device)
+        return load(name, "cpu", precision)
+
+    few = {**SETTINGS, "population": 2, "generations": 1, "finalists": 0}
+    search(problem, out=tmp_path / "run", **few)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(bench_module, "load_language", noted)
+    resume(tmp_path / "run", problem=problem, device="cuda:1", generations=2)
+    with Store.open(tmp_path / "run", write=False) as store:
+        assert store.settings["device"] == "cuda:1"
+    search(problem, **few, device="cpu")
+    assert list(dict.fromkeys(places)) == ["cuda:1", "cpu"]
 
 
 def test_a_worker_that_is_promised_a_gpu_says_if_there_is_none(problem, mirror, monkeypatch):

@@ -10,7 +10,7 @@ import typer
 
 from evoloss.cli import options, unlearn, unlearn_runs
 from evoloss.cli.options import DEFAULT_AGAINST
-from evoloss.cli.shared import check_kind, given, new_console, say, write_json
+from evoloss.cli.shared import check_device, check_kind, given, new_console, say, write_json
 from evoloss.cli.telling import compare, introduce
 from evoloss.errors import UserError
 
@@ -51,8 +51,9 @@ def evaluate(
     )  # fmt: skip
     if chosen.kind == "unlearning":
         _check_known(chosen)
-        check_kind(chosen.run, task=task, steps=steps, device=device, **data)
-        unlearn_runs.evaluate(chosen, against, tune, seeds)
+        check_kind(chosen.run, task=task, steps=steps, **data)
+        check_device(device or "cpu")
+        unlearn_runs.evaluate(chosen, against, tune, seeds, device)
         return
     if task is not None:
         data["spec"] = task

@@ -176,8 +176,9 @@ def resume(
     report = {"seeds": 5, "steps": None, **about.get("report", {})}
     report |= given(seeds=eval_seeds, steps=eval_steps)
     if about.get("kind") == unlearn.KIND:
-        check_kind(run, device=device, eval_steps=eval_steps)
-        unlearn_runs.resume(run, budgets, eval_seeds, track, quiet, hired)
+        check_kind(run, eval_steps=eval_steps)
+        check_device(device or "cpu")
+        unlearn_runs.resume(run, budgets, eval_seeds, track, quiet, device, hired)
         return
     if source is None:
         raise UserError(

@@ -11,7 +11,7 @@ import typer
 from evoloss.cli import options, unlearn_options
 from evoloss.cli.evidence import names
 from evoloss.cli.options import DEFAULT_AGAINST
-from evoloss.cli.shared import comparing, given, new_console, say, staff, takes_no_run
+from evoloss.cli.shared import check_device, comparing, given, new_console, say, staff, takes_no_run
 from evoloss.cli.unlearn_endpoint import check_asked, endpoint_of
 from evoloss.cli.unlearn_telling import taught
 from evoloss.errors import UserError
@@ -75,6 +75,7 @@ def compare(
     together: unlearn_options.Together = None,
     texts: unlearn_options.Texts = None,
     forget_only: unlearn_options.ForgetOnly = False,
+    device: unlearn_options.Device = None,
     workers: options.Workers = None,
     ray: options.Ray = None,
     worker_seconds: options.WorkerSeconds = None,
@@ -103,12 +104,13 @@ def compare(
     changes = given(
         population=population, epochs=epochs, batch=batch, lr=lr, rank=rank, context=context,
         objective=objective, local_search=local_search, together=together, texts=texts,
-        forget_only=forget_only or None,
+        forget_only=forget_only or None, device=device,
     )  # fmt: skip
     plan = UnlearnPlan(
         names(proposers), seeds, parse_budget(budget), names(against), out, tune, eval_seeds,
         {**SETTINGS, **changes} if demo else changes,
     )  # fmt: skip
+    check_device(device or "cpu")
     hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
     endpoint = endpoint_of(
         llm_url, llm_model, two_phase, max_total_tokens=llm_tokens,

@@ -25,6 +25,13 @@ ForgetRows = Annotated[
 RetainRows = Annotated[
     int | None, typer.Option(help="Only so many rows, evenly spaced.", show_default="all")
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Where models and adapters are: cpu, cuda, cuda:1 …, or auto.",
+        show_default="auto: a GPU if there is one",
+    ),
+]
 EvalSeeds = Annotated[
     int, typer.Option(help="Adapters of each loss in the final comparison.", min=1)
 ]

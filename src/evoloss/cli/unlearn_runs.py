@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 def resume(
     run: Path, budgets: dict[str, Any], eval_seeds: int | None, track: list[str] | None,
-    quiet: bool, hired: dict[str, Any],
+    quiet: bool, device: str | None, hired: dict[str, Any],
 ) -> None:  # fmt: skip
     """Continues an unlearning run that was broken off, to the report that its search was to end in.
 
-    eval_seeds: other than the search was told; None: those. hired: what `staff` says.
+    eval_seeds, device: other than the search was told; None: those. hired: what `staff` says.
     """
     from evoloss.store import Store
     from evoloss.unlearn import search as searching
@@ -41,6 +41,7 @@ def resume(
                 observer=observer,
                 say=told,
                 makers=makers(endpoint, told, records),
+                device=device,
                 **hired,
                 **budgets,
             )
@@ -53,7 +54,9 @@ def _report(about: Mapping[str, Any], seeds: int | None) -> tuple[str, int | Non
     return told["against"], told["tune"], seeds or told["seeds"]
 
 
-def evaluate(subject: Subject, against: str, tune: int | None, seeds: int) -> None:
+def evaluate(
+    subject: Subject, against: str, tune: int | None, seeds: int, device: str | None = None
+) -> None:
     """Compares the loss of an unlearning run with hand-written ones, on the test part."""
     from evoloss.runs import found
     from evoloss.store import Store
@@ -67,7 +70,7 @@ def evaluate(subject: Subject, against: str, tune: int | None, seeds: int) -> No
         )
     with Store.open(run, write=False) as store:
         chosen = found(store, subject.candidate)
-        bench = reopened(store, say=partial(say, console))
+        bench = reopened(store, say=partial(say, console), device=device)
         effort = effort_of(store.history(), bench.settings, tune)
     with stoppable(run):
         compare(console, bench, chosen, against, effort, seeds, run, {}, subject.candidate)

@@ -10,7 +10,16 @@ import typer
 
 from evoloss.cli import options, unlearn_options
 from evoloss.cli.options import DEFAULT_AGAINST
-from evoloss.cli.shared import endless, given, new_console, say, staff, stoppable, watched
+from evoloss.cli.shared import (
+    check_device,
+    endless,
+    given,
+    new_console,
+    say,
+    staff,
+    stoppable,
+    watched,
+)
 from evoloss.cli.unlearn_endpoint import check_asked, endpoint_of, limited
 from evoloss.cli.unlearn_telling import conclude, hand_written, introduce, taught
 from evoloss.errors import UserError
@@ -113,6 +122,7 @@ def search(
     together: unlearn_options.Together = None,
     texts: unlearn_options.Texts = None,
     forget_only: unlearn_options.ForgetOnly = False,
+    device: unlearn_options.Device = None,
     workers: options.Workers = None,
     ray: options.Ray = None,
     worker_seconds: options.WorkerSeconds = None,
@@ -136,7 +146,7 @@ def search(
     changes = given(
         method=proposer, epochs=epochs, batch=batch, lr=lr, rank=rank, context=context,
         objective=objective, local_search=local_search, together=together, texts=texts, seed=seed,
-        population=population, forget_only=forget_only,
+        population=population, forget_only=forget_only, device=device,
     )  # fmt: skip
     limits = given(
         max_candidates=max_candidates, max_steps=max_steps, max_seconds=max_seconds,
@@ -148,7 +158,8 @@ def search(
         changes |= endless(limits)
     changes |= limits
     changes |= UnlearnSettings.parsed(others or ())
-    unlearn_settings(**changes)  # refuses a wrong value before any data is read
+    wanted = unlearn_settings(**changes)  # refuses a wrong value before any data is read
+    check_device(wanted.device)
     hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
     asks = changes["method"] in ("llm", "mixture")
     check_asked(

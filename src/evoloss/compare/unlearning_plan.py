@@ -83,5 +83,5 @@ class UnlearnPlan:
 
 
 def comparable(settings: UnlearnSettings) -> UnlearnSettings:
-    """The settings without what only says how the work is divided: workers may come and go."""
-    return replace(settings, shard=None)
+    """The settings without what only says who works, and where: that may change."""
+    return replace(settings, shard=None, device=UnlearnSettings.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from types import NoneType, UnionType
@@ -9,6 +10,7 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from evoloss.errors import UserError, unknown
 
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 ENDLESS = 1_000_000
 """Generations of a search that another budget is to end."""
 
@@ -133,3 +135,9 @@ def _value(name: str, text: str, kind: Any) -> Any:
         return text
     shown = " or ".join("none" if each is NoneType else each.__name__ for each in kinds)
     raise UserError(f"setting {name}={text}: give a value of type {shown}")
+
+
+def check_device_name(name: str) -> None:
+    """Raises: UserError for what names no device; whether there is one is another question."""
+    if not _DEVICE.fullmatch(name):
+        raise UserError(f"device '{name}': give cpu, cuda, cuda:0 and so on, or auto")

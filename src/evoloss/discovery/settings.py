@@ -1,11 +1,10 @@
 """The settings of one search, and the two presets: `paper` (as published) and `fast`."""
 
-import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from evoloss.discovery.local_searches import LOCAL_SEARCHES
-from evoloss.discovery.loop_settings import LoopSettings
+from evoloss.discovery.loop_settings import LoopSettings, check_device_name
 from evoloss.discovery.presets import METHODS, PRESETS
 from evoloss.errors import UserError, unknown
 
@@ -71,8 +70,7 @@ class Settings(LoopSettings):
             raise UserError(f"memory is {self.memory:g} GiB: give a number above 0")
         if not self.es_sigma > 0:
             raise UserError(f"es_sigma is {self.es_sigma}: give a number above 0, such as 0.05")
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise UserError(f"device '{self.device}': give cpu, cuda, cuda:0 and so on, or auto")
+        check_device_name(self.device)
         for name, known in (
             ("method", tuple(METHODS)),
             ("weights", WEIGHTS),

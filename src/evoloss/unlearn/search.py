@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from evoloss.unlearn.bench import Bench, Say, Sharing
 from evoloss.unlearn.methods import Makers
 from evoloss.unlearn.problem import KIND, Problem, load_problem
 from evoloss.unlearn.settings import UnlearnSettings, unlearn_settings
-from evoloss.unlearn.workers import SHARD, check_workers, device, executor
+from evoloss.unlearn.workers import SHARD, check_workers, executor, own_device
 
 if TYPE_CHECKING:
     from evoloss.propose.llm import Endpoint
@@ -62,7 +62,7 @@ def search(
     check_workers(problem, staff)
     if out is not None:
         Store.check_free(Path(out))
-    bench = Bench(problem, chosen, say, device(staff))
+    bench = Bench(problem, chosen, say, own_device(staff, chosen))
     arena = Unlearning(bench, makers)
     bench.sharing = arena.fastest()
     store = None
@@ -97,18 +97,23 @@ def resume(
     ray: str | None = None,
     limits: Limits | None = None,
     gpus_per_shard: float = 0.0,
+    device: str | None = None,
     **budgets: float,
 ) -> tuple[Result, Bench]:
     """Continues a run that was broken off; its history becomes what it would have been.
 
     problem: needed only for a run whose data lived in memory. workers, ray, limits, gpus_per_shard:
-    as of `search`, and whatever they were before. budgets: larger ones, with which a
-    finished run goes on too.
+    as of `search`, and whatever they were before. device: another than the run's, where that is not
+    to be had; what follows is then rounded otherwise. budgets: larger ones, with which a finished
+    run goes on too.
     """
     staff = Staff(workers, ray, limits, gpus_per_shard)
     store = Store.open(Path(run), write=True)
     try:
-        bench = reopened(store, problem, say, staff, **budgets)
+        before = UnlearnSettings.from_json(store.settings)
+        bench = reopened(store, problem, say, staff, device, **budgets)
+        if bench.settings != before:
+            store.extend(bench.settings.to_json())
     except BaseException:
         store.close()
         raise
@@ -128,9 +133,9 @@ def _go(arena: Unlearning, store: Store | None, observer: Observer | None, staff
 
 def reopened(
     store: Store, problem: Problem | None = None, say: Say = lambda line: None,
-    staff: Staff | None = None, **budgets: float,
+    staff: Staff | None = None, device: str | None = None, **budgets: float,
 ) -> Bench:  # fmt: skip
-    """The bench of a stored run, which is given larger budgets if there are any.
+    """The bench of a stored run, which is given larger budgets or another device if wanted.
 
     staff: who is to work at it. Raises: UserError for a run of another kind, or without data.
     """
@@ -146,9 +151,9 @@ def reopened(
     staff = staff or Staff()
     check_workers(problem, staff)
     settings = raised(UnlearnSettings.from_json(store.settings), budgets)
-    bench = Bench(problem, settings, say, device(staff))
+    if device is not None:
+        settings = replace(settings, device=device)
+    bench = Bench(problem, settings, say, own_device(staff, settings))
     identity.check(str(store.directory), store.about.get("digests", {}), bench.digests)
-    if budgets:
-        store.extend(settings.to_json())
     bench.sharing = Sharing(**store.about["sharing"])
     return bench

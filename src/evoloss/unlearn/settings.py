@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evoloss.discovery.loop_settings import LoopSettings
+from evoloss.discovery.loop_settings import LoopSettings, check_device_name
 from evoloss.errors import UserError, unknown
 from evoloss.unlearn.adapters import LoraSettings
 from evoloss.unlearn.metrics.scores import OBJECTIVES
@@ -42,6 +42,7 @@ class UnlearnSettings(LoopSettings):
     shard: how many adapters are one piece of work, side by side on one torch thread; None for all
         of a generation, as suits this machine. Workers want a number (see docs/scaling.md); the
         history depends on it, and not on how many workers there are.
+    device: of the models, cpu, cuda or cuda:1; auto takes a GPU if torch sees one.
     precision: of the model's own weights, float32 or bf16; None takes bf16 on a GPU and float32 on
         the CPU, and the run keeps it. Adapters, losses and optimisers are in float32 anywhere.
     texts: how many answers of the retain set are generated for a score; all of the forget set are.
@@ -74,6 +75,7 @@ class UnlearnSettings(LoopSettings):
     es_sigma: float = 0.1
     together: int | None = None
     shard: int | None = None
+    device: str = "auto"
     precision: str | None = None
     texts: int | None = 32
 
@@ -105,6 +107,7 @@ class UnlearnSettings(LoopSettings):
             raise UserError(
                 f"targets is '{self.targets}': give names of layers, separated by commas, or none"
             )
+        check_device_name(self.device)
         if self.precision not in (None, *PRECISIONS):
             raise unknown("precision", self.precision, PRECISIONS)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from evoloss.engine.device import check_promised
+from evoloss.engine.device import check_promised, resolved
 from evoloss.execution.executor import Executor, Recipe
 from evoloss.execution.shared_arrays import Arrays
 from evoloss.execution.staff import Staff
@@ -38,11 +38,11 @@ def check_workers(problem: Problem, staff: Staff) -> None:
     staff.check(problem.source, f"the data of '{problem.data.name}'", advice)
 
 
-def device(staff: Staff) -> str | None:
-    """Where the models of a search are: on Ray, on GPUs that are asked for; None: see `Bench`."""
+def own_device(staff: Staff, settings: UnlearnSettings) -> str:
+    """Where this process has its models: as the settings say, but with Ray as is asked of Ray."""
     if staff.ray is None:
-        return None
-    return None if staff.gpus_per_shard else "cpu"
+        return resolved(settings.device)
+    return resolved("auto") if staff.gpus_per_shard else "cpu"
 
 
 def executor(bench: Bench, staff: Staff, *phases: str) -> AbstractContextManager[Executor]:
@@ -71,7 +71,7 @@ def _recipe(bench: Bench, staff: Staff, phases: tuple[str, ...]) -> Recipe:
             name: [plain_measured(each.original), plain_measured(each.retain)]
             for name, each in known.items()
         },
-        "device": "cuda" if staff.gpus_per_shard else bench.language.device.type,
+        "device": "cuda" if staff.gpus_per_shard else str(bench.language.device),
     }
     return Recipe(f"{__name__}:{trainings.__name__}", arguments, _references(known))
 
