@@ -219,7 +219,7 @@ def test_a_search_has_the_same_history(cluster):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_thread", "own_cache")
+@pytest.mark.usefixtures("one_thread", "cache")
 def test_an_unlearning_search_has_the_same_history(cluster, unlearning_folder):
     from evoloss.unlearn.problem import load_problem
     from evoloss.unlearn.search import search
