@@ -14,8 +14,10 @@ import torch
 
 from evoloss import cli
 from evoloss.discovery.candidate import Fate
+from evoloss.engine import device
 from evoloss.store import Store
 from evoloss.unlearn import demo, finish, small_model
+from evoloss.unlearn.problem import load_problem
 from propose.llm_server import Scripted, Server, losses
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -324,8 +326,8 @@ def test_the_demonstration(evo, monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "SETTINGS", {"lr": 4e-3, "epochs": 1, "texts": 2, "rank": 2})
     monkeypatch.setattr(small_model, "small_llama", tiny_llama)
     monkeypatch.setattr(small_model, "_KNOWN", 0.7)
-    arguments = ("unlearn", "demo", "--losses", 8, "--against", "ga", "--tune", 1, "--eval-seeds",
-                 2, "--quiet")  # fmt: skip
+    arguments = ("unlearn", "demo", "--workers", 0, "--losses", 8, "--against", "ga", "--tune", 1,
+                 "--eval-seeds", 2, "--quiet")  # fmt: skip
     done = evo(*arguments)
     assert done.status == 0, done.err
     assert "evoloss export runs/unlearn-demo-1 -o loss.py" in done.out
@@ -337,6 +339,25 @@ def test_the_demonstration(evo, monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "demonstration", None)
     refused(evo(*arguments, "--out", "runs/unlearn-demo-1"), "holds a run already")
     refused(evo("unlearn", "demo", "--against", "gaa"), "did you mean 'ga'")
+
+
+@pytest.mark.parametrize(
+    ("cores", "options", "hired"), [(3, (), 3), (1, (), None), (3, ("--workers", 0), None)]
+)
+def test_the_demonstration_has_a_worker_on_each_core(evo, monkeypatch, cores, options, hired):
+    class Asked(Exception):
+        """What a search is asked for is known."""
+
+    def searched(*arguments, **settings):
+        raise Asked(settings.get("workers"))
+
+    monkeypatch.setattr(device, "cores", lambda: cores)
+    problem = load_problem("", authors={**demo.AUTHORS, "seed": 0})
+    monkeypatch.setattr(demo, "demonstration", lambda *some: problem)
+    monkeypatch.setattr("evoloss.unlearn.search.search", searched)
+    with pytest.raises(Asked) as asked:
+        evo("unlearn", "demo", "--quiet", *options)
+    assert asked.value.args == (hired,)
 
 
 def tiny_llama(vocabulary, seed):

@@ -14,6 +14,8 @@ from cramped import cramp
 from evoloss.discovery.candidate import Fate
 from evoloss.discovery.randomness import Purpose
 from evoloss.errors import NothingTrained, UserError
+from evoloss.execution.executor import Fault
+from evoloss.execution.in_process import InProcess
 from evoloss.lang import zoo
 from evoloss.lang.parse import parse
 from evoloss.lang.types import UNLEARNING, UNLEARNING_TOKENS
@@ -28,7 +30,7 @@ from evoloss.unlearn.plain import Entry
 from evoloss.unlearn.problem import load_problem
 from evoloss.unlearn.search import resume, search
 from evoloss.unlearn.settings import UnlearnSettings
-from evoloss.unlearn.trainings import Group
+from evoloss.unlearn.trainings import Group, Trainings
 from propose.llm_server import Scripted, Server, losses
 
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -257,6 +259,25 @@ def test_a_way_to_share_that_was_disturbed_once_is_still_taken_if_it_is_fastest(
         return SimpleNamespace(here=lambda: Timed(count))
 
     assert trials.fastest(bench, group_of, {1, 4}).together == 4
+
+
+def test_trainings_that_end_together_share_a_batch_and_the_longest_begin_first(problem):
+    handed_out = []
+
+    class Asked(InProcess):
+        def run(self, call, items, common, tick):
+            handed_out.extend(each["entry"]["steps"] for each in items)
+            return [Fault(f"{each['entry']['steps']} steps") for each in items]
+
+    bench = Bench(problem, UnlearnSettings(**SETTINGS))
+    steps = [2, 4, 1, 4, 2]
+    entries = [Entry(GRAD_DIFF, each, 1e-3) for each in steps]
+    some = trials.Trials(
+        bench, bench.searching, entries, Purpose.FITNESS_BATCHES, 0, Asked(Trainings(bench))
+    )
+    done = some.run(bench.start)
+    assert handed_out == [4, 4, 2, 2, 1]
+    assert [each.reason for each in done] == [f"{each} steps" for each in steps]
 
 
 def parse_any(text):

@@ -17,9 +17,8 @@ import torch
 from evoloss.discovery.settings import Settings
 from evoloss.discovery.trainings import Trainings
 from evoloss.discovery.workbench import Workbench
-from evoloss.engine.device import check_promised, resolved
+from evoloss.engine.device import check_promised, one_a_core
 from evoloss.engine.stacking import stacked_densely
-from evoloss.engine.threads import cores
 from evoloss.execution.executor import Executor, Recipe
 from evoloss.execution.shared_arrays import Arrays
 from evoloss.execution.staff import Staff
@@ -58,9 +57,9 @@ def usual_workers(task: Task, settings: Settings) -> int | None:
     One a core for networks that are no perceptrons: their shards have one thread each, whoever does
     them, so that this process would leave all other cores idle.
     """
-    if resolved(settings.device) != "cpu" or task.source is None or cores() == 1:
+    if task.source is None or stacked_densely(task.network(), settings.stacking):
         return None
-    return None if stacked_densely(task.network(), settings.stacking) else cores()
+    return one_a_core(settings.device)
 
 
 def executor(bench: Workbench, staff: Staff) -> AbstractContextManager[Executor]:

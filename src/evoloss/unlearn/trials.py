@@ -149,11 +149,14 @@ class Trials:
             "longest": self.longest, "start": None if states else plain_progress(start), "end": end,
             **mark,
         }  # fmt: skip
+        # Those that end together share a batch, which stays full; the longest begin first, so that
+        # no worker has one to itself while the others have nothing left to do.
+        order = sorted(running, key=lambda each: -self.entries[each].steps)
         items = [
             {"entry": self.entries[each].to_plain(self.bench.has_retain), "state": states.get(each)}
-            for each in running
+            for each in order
         ]
-        return dict(zip(running, self.executor.run("train", items, common, tick), strict=True))
+        return dict(zip(order, self.executor.run("train", items, common, tick), strict=True))
 
     def _ended(
         self, each: int, answer: Plain | Fault, end: int, curve: Curve, racing: Racing = True
