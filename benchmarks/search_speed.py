@@ -26,7 +26,7 @@ import torch
 from evoloss.discovery.candidate import Candidate
 from evoloss.discovery.search import search
 from evoloss.discovery.settings import Settings
-from evoloss.discovery.workers import usual_workers
+from evoloss.discovery.workers import workers_of
 from evoloss.lang.text import to_text
 from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Task
@@ -57,7 +57,7 @@ CASES = {
 def run(name: str, case: Case, data_dir: str | None) -> None:
     task = load_task(case.task, network=case.network, data_dir=data_dir)
     # On as many workers as the command line takes.
-    workers = usual_workers(task, Settings())
+    workers = workers_of(task, Settings(population=case.population))
     settings: dict[str, Any] = {"population": case.population, "workers": workers}
     search(task, preset=case.preset, generations=1, local_steps=2, fitness_steps=2, **settings)
     started = time.perf_counter()

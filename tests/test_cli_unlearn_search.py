@@ -14,9 +14,8 @@ import torch
 
 from evoloss import cli
 from evoloss.discovery.candidate import Fate
-from evoloss.engine import device
 from evoloss.store import Store
-from evoloss.unlearn import demo, finish, small_model
+from evoloss.unlearn import demo, finish, small_model, workers
 from evoloss.unlearn.problem import load_problem
 from propose.llm_server import Scripted, Server, losses
 
@@ -342,7 +341,8 @@ def test_the_demonstration(evo, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cores", "options", "hired"), [(3, (), 3), (1, (), None), (3, ("--workers", 0), None)]
+    ("cores", "options", "hired"),
+    [(3, (), 3), (8, (), 4), (1, (), None), (3, ("--workers", 0), None)],
 )
 def test_the_demonstration_has_a_worker_on_each_core(evo, monkeypatch, cores, options, hired):
     class Asked(Exception):
@@ -351,7 +351,7 @@ def test_the_demonstration_has_a_worker_on_each_core(evo, monkeypatch, cores, op
     def searched(*arguments, **settings):
         raise Asked(settings.get("workers"))
 
-    monkeypatch.setattr(device, "cores", lambda: cores)
+    monkeypatch.setattr(workers, "cores", lambda: cores)
     problem = load_problem("", authors={**demo.AUTHORS, "seed": 0})
     monkeypatch.setattr(demo, "demonstration", lambda *some: problem)
     monkeypatch.setattr("evoloss.unlearn.search.search", searched)

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from evoloss.errors import UserError
 from evoloss.execution import attempts
+from evoloss.execution import pool as pool_module
 from evoloss.execution.crew import Broken, Limits
 from evoloss.execution.executor import Fault, Recipe, shards
 from evoloss.execution.in_process import InProcess
-from evoloss.execution.pool import Pool
+from evoloss.execution.pool import Pool, usual_workers
 from evoloss.execution.wire import receive, send
 from troublesome import Workplace
 
@@ -54,6 +55,24 @@ def pool(workers=2, shard=4, **limits):
 def test_more_workers_than_memory_does_for_are_refused():
     with pytest.raises(UserError, match=r"^1000000 workers are too many .*: give at most \d+$"):
         Pool(RECIPE, 1_000_000, None)
+
+
+@pytest.mark.parametrize(
+    ("cores", "shards", "gigabytes", "count"),
+    [
+        (4, 9, 64, 4),
+        (9, 4, 64, 4),
+        (9, 9, 4, 3),
+        (1, 9, 64, None),
+        (9, 1, 64, None),
+        (9, 9, 1, None),
+    ],
+)
+def test_the_usual_number_of_workers_is_what_cores_shards_and_memory_do_for(
+    cores, shards, gigabytes, count, monkeypatch
+):
+    monkeypatch.setattr(pool_module, "memory_of_machine", lambda: gigabytes * 2**30)
+    assert usual_workers(cores, shards) == count
 
 
 def alive(pid):
@@ -292,7 +311,7 @@ DRIVER = """
 import signal, sys, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from evoloss.execution.executor import Recipe
-from evoloss.execution.pool import Pool
+from evoloss.execution.pool import Pool, usual_workers
 pool = Pool(Recipe("troublesome:workplace", {}), 2, 1)
 items = [{"x": x, "trouble": "hang", "file": f"{sys.argv[1]}/{x}"} for x in range(2)]
 threading.Timer(1.5, lambda: print(*pool.pids, flush=True)).start()

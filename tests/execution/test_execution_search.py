@@ -23,7 +23,6 @@ from evoloss.discovery.settings import preset
 from evoloss.discovery.supervised import Supervised
 from evoloss.discovery.trainings import Trainings
 from evoloss.discovery.workbench import Workbench
-from evoloss.engine import device as device_module
 from evoloss.errors import UserError
 from evoloss.execution import staff as staff_module
 from evoloss.execution.in_process import InProcess
@@ -341,6 +340,7 @@ def test_a_shard_is_worked_on_by_the_gpu_that_is_set_aside_for_it(monkeypatch):
     ("options", "workers"),
     [
         ("loadable:convolution", 5),
+        ("loadable:convolution --population 9", 4),  # as many as shards
         ("loadable:convolution --workers 3", 3),
         ("loadable:convolution --workers 0", None),
         ("loadable:convolution --set shard=none", None),
@@ -350,7 +350,7 @@ def test_a_shard_is_worked_on_by_the_gpu_that_is_set_aside_for_it(monkeypatch):
 def test_networks_that_would_use_one_core_have_a_worker_on_each(
     options, workers, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(device_module, "cores", lambda: 5)
+    monkeypatch.setattr(workers_module, "cores", lambda: 5)
     hired = []
 
     def searched(task, **arguments):
@@ -365,7 +365,7 @@ def test_networks_that_would_use_one_core_have_a_worker_on_each(
 
 
 def test_a_resumed_run_has_workers_as_a_new_one(monkeypatch, tmp_path):
-    monkeypatch.setattr(device_module, "cores", lambda: 5)
+    monkeypatch.setattr(workers_module, "cores", lambda: 5)
     few = {**SETTINGS, "population": 2, "generations": 1, "local_search": "none", "finalists": 0}
     hired = []
 

@@ -201,9 +201,9 @@ def resume(
 
 def _usual(task: Task, settings: Settings) -> dict[str, Any]:
     """The workers of a search that was not told who works, as its arguments."""
-    from evoloss.discovery.workers import usual_workers
+    from evoloss.discovery.workers import workers_of
 
-    return given(workers=usual_workers(task, settings))
+    return given(workers=workers_of(task, settings))
 
 
 def _follow(

@@ -57,17 +57,17 @@ def demo(
     quiet: options.Quiet = False,
 ) -> None:
     """Make a small model forget fictitious authors: everything on this machine, in minutes."""
-    from evoloss.engine.device import one_a_core
     from evoloss.runs import new_directory
     from evoloss.store import Store
     from evoloss.unlearn.demo import SETTINGS
     from evoloss.unlearn.settings import UnlearnSettings
+    from evoloss.unlearn.workers import workers_of
 
     console, directory = new_console(), out or new_directory("unlearn-demo")
     hand_written(against, True)  # these three before the models are taught
     Store.check_free(directory)
-    chosen = one_a_core(UnlearnSettings.device) if workers is None else workers
-    hired = staff(chosen, None, None, None, None)
+    count = workers_of(UnlearnSettings()) if workers is None else workers
+    hired = staff(count, None, None, None, None)
     # The search's trainings alone, not its steps: those would take longer than a demonstration may.
     tune = tune or losses + UnlearnSettings().final_trainings
     with stoppable(directory):

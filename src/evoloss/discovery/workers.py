@@ -17,9 +17,11 @@ import torch
 from evoloss.discovery.settings import Settings
 from evoloss.discovery.trainings import Trainings
 from evoloss.discovery.workbench import Workbench
-from evoloss.engine.device import check_promised, one_a_core
+from evoloss.engine.device import check_promised, resolved
 from evoloss.engine.stacking import stacked_densely
-from evoloss.execution.executor import Executor, Recipe
+from evoloss.engine.threads import cores
+from evoloss.execution.executor import Executor, Recipe, shards
+from evoloss.execution.pool import usual_workers
 from evoloss.execution.shared_arrays import Arrays
 from evoloss.execution.staff import Staff
 from evoloss.execution.tensors import tensor
@@ -51,15 +53,17 @@ def usual_shard(task: Task, settings: Settings, staff: Staff) -> int | None:
     return None if alike and not staff.elsewhere else SHARD
 
 
-def usual_workers(task: Task, settings: Settings) -> int | None:
+def workers_of(task: Task, settings: Settings) -> int | None:
     """How many workers do a search in shards where nobody says it; None: none but this process.
 
-    One a core for networks that are no perceptrons: their shards have one thread each, whoever does
+    Networks that are no perceptrons have some: their shards have one thread each, whoever does
     them, so that this process would leave all other cores idle.
     """
-    if task.source is None or stacked_densely(task.network(), settings.stacking):
+    if resolved(settings.device) != "cpu" or task.source is None:
         return None
-    return one_a_core(settings.device)
+    if stacked_densely(task.network(), settings.stacking):
+        return None
+    return usual_workers(cores(), len(shards(settings.population, settings.shard or SHARD)))
 
 
 def executor(bench: Workbench, staff: Staff) -> AbstractContextManager[Executor]:

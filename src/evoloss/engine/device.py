@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import torch
 
-from evoloss.engine.threads import cores
 from evoloss.errors import UserError
 
 CPU = torch.device("cpu")
@@ -38,11 +37,6 @@ def nearest(name: str) -> str:
         return resolved(name)
     except UserError:
         return "cpu"
-
-
-def one_a_core(name: str) -> int | None:
-    """How many workers fill this machine; None, which is no workers, with one core or on a GPU."""
-    return cores() if cores() > 1 and resolved(name) == "cpu" else None
 
 
 def check_promised(name: str) -> None:

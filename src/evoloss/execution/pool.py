@@ -16,6 +16,8 @@ from evoloss.execution.shared_arrays import share
 
 _LEAST = 1 << 28
 """Bytes that a worker needs to have torch at hand."""
+_USUAL = 1 << 30
+"""Bytes that are left to each worker where nobody says how many there are to be."""
 
 
 class Pool(Crew):
@@ -94,3 +96,10 @@ class Pool(Crew):
             self._running.discard(worker)
         if ours:  # else `close` kills it
             worker.kill()
+
+
+def usual_workers(cores: int, shards: int) -> int | None:
+    """One a core, but no more than there are shards or the machine's memory does for; None for one,
+    for which this process will do."""
+    count = min(cores, shards, int(0.9 * memory_of_machine()) // _USUAL)
+    return count if count > 1 else None

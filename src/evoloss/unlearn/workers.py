@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from evoloss.engine.device import check_promised, resolved
-from evoloss.execution.executor import Executor, Recipe
+from evoloss.engine.threads import cores
+from evoloss.execution.executor import Executor, Recipe, shards
+from evoloss.execution.pool import usual_workers
 from evoloss.execution.shared_arrays import Arrays
 from evoloss.execution.staff import Staff
 from evoloss.execution.tensors import tensor
@@ -36,6 +38,13 @@ def check_workers(problem: Problem, staff: Staff) -> None:
     """Raises: UserError for a problem that workers cannot load."""
     advice = "write its sets to files and give their names"
     staff.check(problem.source, f"the data of '{problem.data.name}'", advice)
+
+
+def workers_of(settings: UnlearnSettings) -> int | None:
+    """How many do a search on a small model where nobody says it; None: none but this process."""
+    if resolved(settings.device) != "cpu":
+        return None
+    return usual_workers(cores(), len(shards(settings.population, settings.shard or SHARD)))
 
 
 def own_device(staff: Staff, settings: UnlearnSettings) -> str:
