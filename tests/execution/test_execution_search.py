@@ -1,6 +1,7 @@
 """Searches on workers: the same history on any number of them, whoever is killed meanwhile."""
 
 import contextlib
+import math
 import os
 import random
 import signal
@@ -25,6 +26,7 @@ from evoloss.discovery.trainings import Trainings
 from evoloss.discovery.workbench import Workbench
 from evoloss.errors import UserError
 from evoloss.execution import staff as staff_module
+from evoloss.execution.crew import Limits
 from evoloss.execution.in_process import InProcess
 from evoloss.store import Store
 from mirror import Mirror, mirrors
@@ -351,16 +353,20 @@ def test_networks_that_would_use_one_core_have_a_worker_on_each(
     options, workers, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(workers_module, "cores", lambda: 5)
-    hired = []
+    hired, limits = [], []
 
     def searched(task, **arguments):
         hired.append(arguments.get("workers"))
+        limits.append(arguments.get("limits", Limits()).seconds)
         raise Stop
 
     monkeypatch.setattr("evoloss.discovery.search.search", searched)
     result = CliRunner().invoke(app, ["search", *options.split(), "--out", str(tmp_path / "run")])
     assert isinstance(result.exception, Stop)
     assert hired == [workers]
+    # A long training is no mistake of one who asked for no workers.
+    unasked = workers is not None and "--workers" not in options
+    assert limits == [math.inf if unasked else None]
     assert (f", {workers} workers, run" in result.output) == (workers is not None)
 
 

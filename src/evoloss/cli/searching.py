@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -200,10 +201,15 @@ def resume(
 
 
 def _usual(task: Task, settings: Settings) -> dict[str, Any]:
-    """The workers of a search that was not told who works, as its arguments."""
-    from evoloss.discovery.workers import workers_of
+    """The workers of a search that was not told who works, as its arguments.
 
-    return given(workers=workers_of(task, settings))
+    Who did not ask for workers did not ask for their limit of time.
+    """
+    from evoloss.discovery.workers import workers_of
+    from evoloss.execution.crew import Limits
+
+    workers = workers_of(task, settings)
+    return {} if workers is None else {"workers": workers, "limits": Limits(seconds=math.inf)}
 
 
 def _follow(

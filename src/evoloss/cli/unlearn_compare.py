@@ -76,7 +76,7 @@ def compare(
     texts: unlearn_options.Texts = None,
     forget_only: unlearn_options.ForgetOnly = False,
     device: unlearn_options.Device = None,
-    workers: options.Workers = None,
+    workers: unlearn_options.Workers = None,
     ray: options.Ray = None,
     worker_seconds: options.WorkerSeconds = None,
     worker_memory: options.WorkerMemory = None,

@@ -32,6 +32,16 @@ Device = Annotated[
         show_default="auto: a GPU if there is one",
     ),
 ]
+_WORKERS = (
+    "Processes that tune and train, 0: none but this one; the history is the same for any number "
+    "of them from 1 on."
+)
+Workers = Annotated[
+    int | None, typer.Option(help=_WORKERS, show_default="none: all in this one", min=0)
+]
+DemoWorkers = Annotated[
+    int | None, typer.Option(help=_WORKERS, show_default="one a core; none with a GPU", min=0)
+]
 EvalSeeds = Annotated[
     int, typer.Option(help="Adapters of each loss in the final comparison.", min=1)
 ]

@@ -52,7 +52,7 @@ def demo(
     against: options.Against = DEFAULT_AGAINST,
     tune: options.Tune = None,
     eval_seeds: unlearn_options.EvalSeeds = 3,
-    workers: options.Workers = None,
+    workers: unlearn_options.DemoWorkers = None,
     out: options.Out = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -125,7 +125,7 @@ def search(
     texts: unlearn_options.Texts = None,
     forget_only: unlearn_options.ForgetOnly = False,
     device: unlearn_options.Device = None,
-    workers: options.Workers = None,
+    workers: unlearn_options.Workers = None,
     ray: options.Ray = None,
     worker_seconds: options.WorkerSeconds = None,
     worker_memory: options.WorkerMemory = None,
