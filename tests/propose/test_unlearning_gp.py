@@ -21,6 +21,7 @@ from evoloss.lang.types import (
     UNLEARNING_TOKENS,
 )
 from evoloss.lang.weights import with_constants
+from evoloss.propose.levels import other_level
 from evoloss.propose.llm import Endpoint, LLMProposer
 from evoloss.propose.mixture import Mixture
 from evoloss.propose.proposer import Individual, Space
@@ -169,7 +170,7 @@ def test_children_are_made_in_every_way():
     for each in children(parents):
         by_way.setdefault(each.operator, []).append(each)
         valid(each)
-    assert by_way.keys() == {"crossover", "mutation", "varied"}
+    assert by_way.keys() == {"crossover", "mutation", "varied", "level"}
     expressions = [each.expression for each in parents]
     structures = [without_constants(each) for each in expressions]
     assert {without_constants(each.expression) for each in by_way["varied"]} == set(structures)
@@ -211,6 +212,29 @@ def test_known_losses_that_kept_enough_are_tried_at_a_larger_rate_once(where):
     assert all(by_id[each.parents[0]].expression == each.expression for each in again)
     proposer.tell(1, [fared(each) for each in told(again, [0.9, 0.8], first=8)])
     assert not once_more(2)
+
+
+def test_the_leading_structures_are_tried_on_the_other_level_once():
+    proposer = UnlearningEvolution(space())
+    people = [
+        replace(person(name, epochs=2, rate=3.0), id=n, error=0.1 * n)
+        for n, name in enumerate(("ce-u", "npo", "ga"))
+    ]
+    people.append(replace(people[0], id=3, error=0.9, rate=1.0))
+    proposer.tell(0, people)
+    led = [each for each in proposer.ask(1, 3) if each.operator == "level"]
+    assert [each.expression for each in led] == [
+        other_level(KNOWN[name]) for name in ("ce-u", "npo")
+    ]
+    assert [(each.parents, each.epochs, each.rate) for each in led] == [
+        ((0,), 2, 3.0), ((1,), 2, 3.0),
+    ]  # fmt: skip
+    more = [*proposer.ask(1, 5)]
+    proposer.tell(1, told([*led, *more], [0.4] * 7, first=4))
+    more += proposer.ask(2)
+    assert all(each.operator != "level" for each in more)
+    proposer.tell(2, [replace(people[2], id=20, error=0.05)])
+    assert other_level(KNOWN["ga"]) in [each.expression for each in proposer.ask(3)]
 
 
 @pytest.mark.parametrize("make", [UnlearningEvolution, UnlearningZoo])

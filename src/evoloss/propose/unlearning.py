@@ -3,7 +3,7 @@
 A (μ + λ) scheme: parents are the best of all losses so far, not of the last generation. A random
 loss has a term for each of the two sets, as every published one does. Most children have the
 structure of one of the best losses, with other constants and another training; the others have a
-new structure.
+new structure. The leading structures are tried on the other level too, of answers or of tokens.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from evoloss.propose.gp import (
     repair,
     select,
 )
+from evoloss.propose.levels import other_level
 from evoloss.propose.proposer import Individual, Proposal, Space
 from evoloss.propose.variation import (
     RATES,
     jittered,
     measured,
+    structure,
     structures,
     varied,
 )
@@ -44,6 +46,8 @@ CHANCES = {"crossover": 0.2, "mutation": 0.15, "varied": 0.65}
 """Of each way to make a child; the last one keeps the structure."""
 FIRST_STRUCTURE = 0.5
 """The chance that what is varied is the best structure, of the rest the second, and so on."""
+LEADERS = 2
+"""So many of the best structures are tried on the other level."""
 LARGER_RATE = RATES[-4]
 LOST = 0.5
 """Who keeps a smaller share of the utility would lose more at a larger rate."""
@@ -115,13 +119,15 @@ class UnlearningEvolution(UnlearningRandom):
     Which of them are good is a matter of the rate: SimNPO, whose gradient on the forget set is
     small, forgets next to nothing at one that suits others, and CE-U keeps more at a larger one,
     for what is to be kept is learnt again faster too. So all are tried again at a larger rate, but
-    those that have lost most of what was to be kept.
+    those that have lost most of what was to be kept. Others are good on the other level alone, so
+    that the leading structures are tried there as soon as they lead.
     """
 
     def __init__(self, space: Space) -> None:
         super().__init__(space)
         self.again: tuple[Proposal, ...] = ()
         self.best: list[Individual] = []
+        self.tried_structures: set[Expr] = set()
 
     def ask(self, generation: int, count: int | None = None) -> Sequence[Proposal]:
         """The losses of a generation, or the first `count` of them."""
@@ -130,6 +136,7 @@ class UnlearningEvolution(UnlearningRandom):
         ranked = rank(self.best)
         wanted = self.space.population if count is None else count
         given, self.again = self.again[:wanted], self.again[wanted:]
+        given = (*given, *self._on_other_levels(ranked, wanted - len(given)))
         made = [
             _drawn(
                 lambda rng: self._child(ranked, rng), self.space,
@@ -145,11 +152,25 @@ class UnlearningEvolution(UnlearningRandom):
         asked = {each.parents for each in results if each.operator.endswith(KNOWN)}
         again = (each for each in self.again if each.parents not in asked)
         self.again = (*again, *(_again(each) for each in results if _may_gain(each)))
+        self.tried_structures |= {structure(each.expression) for each in results}
         able = [each for each in (*self.best, *results) if _finite(each.error)]
         alike: dict[object, Individual] = {}
         for each in sorted(able, key=lambda each: (each.error, each.id)):
             alike.setdefault((each.expression, each.epochs, each.rate), each)
         self.best = list(alike.values())[: self.space.population]
+
+    def _on_other_levels(self, ranked: Sequence[Individual], most: int) -> list[Proposal]:
+        """The best losses of the leading structures on levels that these were not tried on."""
+        found: list[Proposal] = []
+        for first, *_ in structures(ranked)[:LEADERS]:
+            other = other_level(first.expression)
+            if other is None or structure(other) in self.tried_structures:
+                continue
+            if len(found) < most and not self.space.avoid(other, first.epochs, first.rate):
+                # At once: who is asked twice for parts of a generation is not told in between.
+                self.tried_structures.add(structure(other))
+                found.append(Proposal(other, "level", (first.id,), first.epochs, first.rate))
+        return found
 
     def _child(self, ranked: Sequence[Individual], rng: np.random.Generator) -> Proposal:
         how = list(CHANCES)[int(rng.choice(len(CHANCES), p=list(CHANCES.values())))]
