@@ -16,7 +16,7 @@ from evoloss import cli
 from evoloss.discovery.candidate import Fate
 from evoloss.store import Store
 from evoloss.unlearn import demo, finish, small_model, workers
-from evoloss.unlearn.problem import load_problem
+from evoloss.unlearn.problem import KIND, load_problem
 from propose.llm_server import Scripted, Server, losses
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -340,24 +340,64 @@ def test_the_demonstration(evo, monkeypatch, tmp_path):
     refused(evo("unlearn", "demo", "--against", "gaa"), "did you mean 'ga'")
 
 
+class Asked(Exception):
+    """How many workers a command asks for is known."""
+
+
+@pytest.fixture
+def asked(evo, files, monkeypatch):
+    """How many workers a command asks for on a machine of so many cores."""
+
+    def searched(*arguments, workers=None, **settings):
+        raise Asked(workers)
+
+    def compared(plan, problem, endpoint, say, tell, staff):
+        raise Asked(staff.workers)
+
+    authors = {**demo.AUTHORS, "seed": 0}
+    monkeypatch.setattr(
+        demo, "demonstration", lambda *some: load_problem(str(files.model), authors=authors)
+    )
+    for name in ("unlearn.search.search", "unlearn.search.resume"):
+        monkeypatch.setattr(f"evoloss.{name}", searched)
+    monkeypatch.setattr("evoloss.compare.unlearning.run", compared)
+
+    def count(cores, *command):
+        monkeypatch.setattr(workers, "cores", lambda: cores)
+        with pytest.raises(Asked) as raised:
+            evo(*command)
+        return raised.value.args[0]
+
+    return count
+
+
 @pytest.mark.parametrize(
     ("cores", "options", "hired"),
     [(3, (), 3), (8, (), 4), (1, (), None), (3, ("--workers", 0), None)],
 )
-def test_the_demonstration_has_a_worker_on_each_core(evo, monkeypatch, cores, options, hired):
-    class Asked(Exception):
-        """What a search is asked for is known."""
+def test_small_models_have_a_worker_on_each_core(asked, files, cores, options, hired):
+    sets = given(files)
+    for command in (("search", *sets), ("compare", *sets), ("demo",)):
+        assert asked(cores, "unlearn", *command, *options) == hired
 
-    def searched(*arguments, **settings):
-        raise Asked(settings.get("workers"))
 
-    monkeypatch.setattr(workers, "cores", lambda: cores)
-    problem = load_problem("", authors={**demo.AUTHORS, "seed": 0})
-    monkeypatch.setattr(demo, "demonstration", lambda *some: problem)
-    monkeypatch.setattr("evoloss.unlearn.search.search", searched)
-    with pytest.raises(Asked) as asked:
-        evo("unlearn", "demo", "--quiet", *options)
-    assert asked.value.args == (hired,)
+def test_what_trains_in_one_batch_has_no_workers_unasked(asked, files, monkeypatch):
+    search = ("unlearn", "search", *given(files))
+    for options in (("--together", 4), ("--set", "shard=none")):
+        assert asked(4, *search, *options) is None
+    assert asked(4, *search, "--set", "shard=1") == 4
+    monkeypatch.setattr(workers, "SMALL", 1000)
+    assert asked(4, *search) is None
+
+
+@pytest.mark.parametrize(("shard", "hired"), [(2, 4), (None, None)])
+def test_a_run_is_resumed_by_workers_if_it_is_in_shards(asked, files, shard, hired):
+    task = {"kind": KIND, "model": str(files.model)}
+    settings, about = {"shard": shard}, {"kind": KIND, "metric": "balance"}
+    Store.create(Path("begun"), task=task, settings=settings, about=about).close()
+    assert asked(4, "resume", "begun") == hired
+    assert asked(4, "resume", "begun", "--workers", 0) is None
+    assert asked(4, "resume", "begun", "--workers", 3) == 3
 
 
 def tiny_llama(vocabulary, seed):

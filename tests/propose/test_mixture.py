@@ -9,7 +9,7 @@ from llm_server import Scripted, Server, losses
 from evoloss.lang.canonical import canonical_text
 from evoloss.lang.expr import Call, Const, check, walk
 from evoloss.lang.parse import parse
-from evoloss.lang.types import UNLEARNING
+from evoloss.lang.types import UNLEARNING, UNLEARNING_TOKENS
 from evoloss.propose.evolution import Evolution, RandomSearch
 from evoloss.propose.llm import Endpoint, LLMProposer
 from evoloss.propose.mixture import Mixture
@@ -226,7 +226,8 @@ def test_genetic_programming_crosses_losses_of_the_model_and_the_model_refines_i
     refined = [each for each in second if each.operator == "llm refinement"]
     assert any(each.parents == (grown[0],) for each in refined)
     for each in second:
-        check(each.expression, UNLEARNING)
+        level = each.operator == "gp level"
+        check(each.expression, UNLEARNING_TOKENS if level else UNLEARNING)
     assert not told
     assert {record["kind"] for record in kept} == {"llm"}
 

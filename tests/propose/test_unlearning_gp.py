@@ -214,6 +214,20 @@ def test_known_losses_that_kept_enough_are_tried_at_a_larger_rate_once(where):
     assert not once_more(2)
 
 
+def test_what_is_good_on_the_other_level_is_tried_at_a_larger_rate_once():
+    proposer = UnlearningEvolution(space())
+    kept = {"metrics": {"forgetting": 0.5, "utility_kept": 0.9}}
+    people = [replace(person("ce-u"), id=0), replace(person("npo", rate=3.0), id=1, error=0.1)]
+    proposer.tell(0, people)
+    larger = []
+    for generation in range(1, 4):
+        asked = [each for each in proposer.ask(generation) if each.operator == "level"]
+        larger += [(each.expression, each.parents) for each in asked if each.rate == LARGER_RATE]
+        fared = told(asked, [0.4] * len(asked), first=10 * generation)
+        proposer.tell(generation, [replace(each, details=kept) for each in fared])
+    assert larger == [(other_level(KNOWN["ce-u"]), (10,))]
+
+
 def test_the_leading_structures_are_tried_on_the_other_level_once():
     proposer = UnlearningEvolution(space())
     people = [

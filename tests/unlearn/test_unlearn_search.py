@@ -225,7 +225,7 @@ def test_what_fails_a_cheap_test_is_never_trained(problem, monkeypatch, tmp_path
 
 def test_how_adapters_share_a_machine_is_found_out_once(problem, monkeypatch, tmp_path):
     monkeypatch.setenv("EVOLOSS_CACHE", str(tmp_path))
-    settings = {**SETTINGS, "together": None, "generations": 1, "finalists": 0}
+    settings = {**SETTINGS, "together": None, "shard": None, "generations": 1, "finalists": 0}
     whole, bench = search(problem, **settings)
 
     def never(*arguments):

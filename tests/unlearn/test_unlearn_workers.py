@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from evoloss.execution import staff as staff_module
 from evoloss.execution.staff import Staff
 from evoloss.store import Store
 from evoloss.unlearn import bench as bench_module
-from evoloss.unlearn import language, trials
+from evoloss.unlearn import language, trials, workers
 from evoloss.unlearn.contenders import Effort
 from evoloss.unlearn.finish import conclude
 from evoloss.unlearn.problem import load_problem
@@ -70,6 +71,31 @@ def test_workers_have_the_history_of_a_search_in_shards(problem, here, mirror, m
     assert {each.fate for each in here[0]} >= {Fate.SCORED, Fate.RACED_OUT}
     # The driver measures both models once; a worker loads the one that it trains.
     assert loaded == [("model", "cpu"), ("twin", "cpu"), ("model", "cpu")]
+
+
+def test_a_small_model_is_in_shards_without_workers_too(problem, here):
+    usual = {name: value for name, value in SETTINGS.items() if name != "shard"}
+    alone, bench = search(problem, **usual)
+    assert bench.settings.shard == 2
+    assert outcome(alone) == here
+
+
+@pytest.mark.parametrize(
+    ("changes", "staff", "small", "shard"),
+    [
+        ({}, Staff(), True, 2),
+        ({}, Staff(), False, None),
+        ({}, Staff(workers=2), False, 2),
+        ({"together": 4}, Staff(), True, None),
+        ({"together": 4}, Staff(workers=2), True, 2),
+        ({"device": "cuda"}, Staff(), True, None),
+    ],
+)
+def test_who_is_in_shards_unasked(problem, monkeypatch, changes, staff, small, shard):
+    monkeypatch.setattr(workers, "resolved", lambda name: "cpu" if name == "auto" else name)
+    size = sum(each.stat().st_size for each in Path(problem.model).glob("*.safetensors"))
+    monkeypatch.setattr(workers, "SMALL", size if small else size - 1)
+    assert workers.usual_shard(problem, UnlearnSettings(**changes), staff) == shard
 
 
 def test_an_asynchronous_race_has_one_history_too(problem, mirror):

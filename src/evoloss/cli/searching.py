@@ -179,7 +179,8 @@ def resume(
     if about.get("kind") == unlearn.KIND:
         check_kind(run, eval_steps=eval_steps)
         check_device(device or "cpu")
-        unlearn_runs.resume(run, budgets, eval_seeds, track, quiet, device, hired)
+        told = hired if hired or workers is not None else None
+        unlearn_runs.resume(run, budgets, eval_seeds, track, quiet, device, told)
         return
     if source is None:
         raise UserError(

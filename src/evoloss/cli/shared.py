@@ -94,8 +94,8 @@ def with_address(arguments: Sequence[str]) -> list[str]:
 
 
 def staff(
-    workers: int | None, ray: str | None, seconds: float | None, memory: float | None,
-    gpus: float | None,
+    workers: int | None, ray: str | None = None, seconds: float | None = None,
+    memory: float | None = None, gpus: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What the options of workers say, as arguments of a search; they are checked.
 

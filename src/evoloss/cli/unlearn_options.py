@@ -37,10 +37,10 @@ _WORKERS = (
     "of them from 1 on."
 )
 Workers = Annotated[
-    int | None, typer.Option(help=_WORKERS, show_default="none: all in this one", min=0)
-]
-DemoWorkers = Annotated[
-    int | None, typer.Option(help=_WORKERS, show_default="one a core; none with a GPU", min=0)
+    int | None,
+    typer.Option(
+        help=_WORKERS, min=0, show_default="one a core for small models on CPUs, else none"
+    ),
 ]
 EvalSeeds = Annotated[
     int, typer.Option(help="Adapters of each loss in the final comparison.", min=1)

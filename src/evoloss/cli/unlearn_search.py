@@ -21,7 +21,13 @@ from evoloss.cli.shared import (
     watched,
 )
 from evoloss.cli.unlearn_endpoint import check_asked, endpoint_of, limited
-from evoloss.cli.unlearn_telling import conclude, hand_written, introduce, taught
+from evoloss.cli.unlearn_telling import (
+    conclude,
+    hand_written,
+    introduce,
+    taught,
+    usual_staff,
+)
 from evoloss.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,7 +58,7 @@ def demo(
     against: options.Against = DEFAULT_AGAINST,
     tune: options.Tune = None,
     eval_seeds: unlearn_options.EvalSeeds = 3,
-    workers: unlearn_options.DemoWorkers = None,
+    workers: unlearn_options.Workers = None,
     out: options.Out = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -61,22 +67,23 @@ def demo(
     from evoloss.store import Store
     from evoloss.unlearn.demo import SETTINGS
     from evoloss.unlearn.settings import UnlearnSettings
-    from evoloss.unlearn.workers import workers_of
 
     console, directory = new_console(), out or new_directory("unlearn-demo")
     hand_written(against, True)  # these three before the models are taught
     Store.check_free(directory)
-    count = workers_of(UnlearnSettings()) if workers is None else workers
-    hired = staff(count, None, None, None, None)
     # The search's trainings alone, not its steps: those would take longer than a demonstration may.
     tune = tune or losses + UnlearnSettings().final_trainings
     with stoppable(directory):
         problem = taught(console, seed, data, data_dir, forget_rows, retain_rows)
+    changes = {
+        **SETTINGS, **given(epochs=epochs, max_steps=max_steps, max_seconds=max_seconds),
+        "seed": seed, "generations": -(-losses // 8), "population": 8,
+    }  # fmt: skip
+    usual = usual_staff(problem.source, UnlearnSettings(**changes))
+    hired = usual if workers is None else staff(workers)
     _search(
-        console, problem, directory, against, tune, eval_seeds, quiet, None, None, hired,
-        {**SETTINGS, **given(epochs=epochs, max_steps=max_steps, max_seconds=max_seconds),
-         "seed": seed, "generations": -(-losses // 8), "population": 8},
-    )  # fmt: skip
+        console, problem, directory, against, tune, eval_seeds, quiet, None, None, hired, changes
+    )
 
 
 @app.command()
@@ -185,6 +192,8 @@ def search(
         retain_model=retain_model, forget_rows=forget_rows, retain_rows=retain_rows,
     )  # fmt: skip
     directory = out or new_directory(f"unlearn-{problem.data.name}")
+    if workers is None and changes.get("shard", True):
+        hired = hired or usual_staff(problem.source, wanted)
     _search(
         new_console(), problem, directory, against, tune, eval_seeds, quiet, track, endpoint,
         hired, changes,

@@ -29,7 +29,7 @@ from evoloss.unlearn.methods import makers
 from evoloss.unlearn.phase import TESTING
 from evoloss.unlearn.problem import KIND, Problem
 from evoloss.unlearn.settings import UnlearnSettings
-from evoloss.unlearn.workers import SHARD, check_workers, executor
+from evoloss.unlearn.workers import check_workers, executor, usual_shard
 from evoloss.wording import counted
 
 if TYPE_CHECKING:
@@ -52,8 +52,9 @@ def run(
     """
     staff = staff or Staff()
     check_workers(problem, staff)
-    if staff.elsewhere:
-        plan = replace(plan, settings={"shard": SHARD, **plan.settings})
+    if "shard" not in plan.settings:
+        shard = usual_shard(problem, next(plan.cells()).settings, staff)
+        plan = replace(plan, settings={**plan.settings, "shard": shard})
     known = names(_has_retain(problem, next(plan.cells())))
     for name in plan.against:
         if name not in known:

@@ -42,6 +42,8 @@ FUNCTIONS = (
 )  # fmt: skip
 KNOWN = ("usual loss", "known loss")
 """Operators of losses that others have written."""
+LEVEL = "level"
+"""Operator of losses that are others on the other level."""
 CHANCES = {"crossover": 0.2, "mutation": 0.15, "varied": 0.65}
 """Of each way to make a child; the last one keeps the structure."""
 FIRST_STRUCTURE = 0.5
@@ -120,7 +122,7 @@ class UnlearningEvolution(UnlearningRandom):
     small, forgets next to nothing at one that suits others, and CE-U keeps more at a larger one,
     for what is to be kept is learnt again faster too. So all are tried again at a larger rate, but
     those that have lost most of what was to be kept. Others are good on the other level alone, so
-    that the leading structures are tried there as soon as they lead.
+    that the leading structures are tried there as soon as they lead, at both rates as well.
     """
 
     def __init__(self, space: Space) -> None:
@@ -149,7 +151,7 @@ class UnlearningEvolution(UnlearningRandom):
     def tell(self, generation: int, results: Sequence[Individual]) -> None:
         """The best `population` of all losses told so far are kept."""
         # A resumed search is told of generations that this proposer was not asked for.
-        asked = {each.parents for each in results if each.operator.endswith(KNOWN)}
+        asked = {each.parents for each in results if each.operator.endswith((*KNOWN, LEVEL))}
         again = (each for each in self.again if each.parents not in asked)
         self.again = (*again, *(_again(each) for each in results if _may_gain(each)))
         self.tried_structures |= {structure(each.expression) for each in results}
@@ -169,7 +171,7 @@ class UnlearningEvolution(UnlearningRandom):
             if len(found) < most and not self.space.avoid(other, first.epochs, first.rate):
                 # At once: who is asked twice for parts of a generation is not told in between.
                 self.tried_structures.add(structure(other))
-                found.append(Proposal(other, "level", (first.id,), first.epochs, first.rate))
+                found.append(Proposal(other, LEVEL, (first.id,), first.epochs, first.rate))
         return found
 
     def _child(self, ranked: Sequence[Individual], rng: np.random.Generator) -> Proposal:
@@ -206,12 +208,16 @@ def _is_known(individual: Individual) -> bool:
 
 
 def _may_gain(individual: Individual) -> bool:
-    return _is_known(individual) and measured(individual).get("utility_kept", 0.0) > LOST
+    """Whether it is to be tried again, at a larger rate."""
+    small = individual.operator.endswith(LEVEL) and individual.rate < LARGER_RATE
+    able = small or _is_known(individual)
+    return able and measured(individual).get("utility_kept", 0.0) > LOST
 
 
 def _again(individual: Individual) -> Proposal:
+    operator = LEVEL if individual.operator.endswith(LEVEL) else KNOWN[-1]
     return Proposal(
-        individual.expression, KNOWN[-1], (individual.id,), individual.epochs, LARGER_RATE
+        individual.expression, operator, (individual.id,), individual.epochs, LARGER_RATE
     )
 
 

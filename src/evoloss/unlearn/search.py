@@ -22,7 +22,7 @@ from evoloss.unlearn.bench import Bench, Say, Sharing
 from evoloss.unlearn.methods import Makers
 from evoloss.unlearn.problem import KIND, Problem, load_problem
 from evoloss.unlearn.settings import UnlearnSettings, unlearn_settings
-from evoloss.unlearn.workers import SHARD, check_workers, executor, own_device
+from evoloss.unlearn.workers import check_workers, executor, own_device, usual_shard
 
 if TYPE_CHECKING:
     from evoloss.propose.llm import Endpoint
@@ -56,10 +56,10 @@ def search(
     could be scored.
     """
     staff = Staff(workers, ray, limits, gpus_per_shard)
-    if staff.elsewhere:
-        settings = {"shard": SHARD, **settings}
     chosen = unlearn_settings(**settings)
     check_workers(problem, staff)
+    if "shard" not in settings:
+        chosen = replace(chosen, shard=usual_shard(problem, chosen, staff))
     if out is not None:
         Store.check_free(Path(out))
     bench = Bench(problem, chosen, say, own_device(staff, chosen))
