@@ -6,14 +6,16 @@ Everything but tests, tunings and trainings is done by one process, one candidat
 That is measured on a toy search (`toy.py`), in processor time. To workers go texts, and at the
 rungs of a race the weights and velocities of each training, back and there again. The model: while
 the driver works, all processors wait; while they work, the driver waits. It knows nothing of rungs
-that wait for the slowest.
+that wait for the slowest. With `--ray`, what it takes to hand over a shard on which there is
+nothing to do, to one worker of a pool and to one of Ray's processes.
 """
 
 import argparse
 import os
+import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from multiprocessing import Pipe
 from pathlib import Path
@@ -24,13 +26,16 @@ import evoloss  # noqa: F401  before torch: says how its threads wait
 
 # isort: on
 import numpy as np
-from curves import timed
+from curves import Seconds, timed
 from torch import nn
 from toy import Toy, ToySettings
 
 from evoloss.discovery.loop import Run
 from evoloss.discovery.race import RUNGS
 from evoloss.execution import wire
+from evoloss.execution.crew import Crew
+from evoloss.execution.executor import Recipe
+from evoloss.execution.pool import Pool
 from evoloss.lang.export.json_form import to_json
 from evoloss.lang.fingerprint import gradient_fingerprint
 from evoloss.store import Store
@@ -48,6 +53,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 MESSAGE = 2**22
 """Numbers of 4 bytes."""
+HANDED = 400
+"""Shards that are handed over, one after the other or as Ray takes them."""
 IDLE = 0.1
 """The share of the processors' time that may be lost."""
 
@@ -108,6 +115,30 @@ def sent(weights: int) -> int:
     return round(total)
 
 
+class Idle:
+    """A workplace where nothing is done."""
+
+    def __init__(self, data: object = None) -> None:
+        pass
+
+    def do(self, call: str, items: Sequence[object], common: object, tick: object) -> list[float]:
+        """An answer for each."""
+        return [0.0 for _ in items]
+
+
+def handed_over(crew: Crew, shards: int) -> Seconds:
+    """The driver's seconds for so many shards with nothing to do, once all workers have started."""
+
+    def work() -> None:
+        crew.run("rest", [{}] * shards, {}, lambda share: None)
+
+    try:
+        work()
+        return min((timed(work) for _ in range(ROUNDS)), key=lambda each: each.wall)
+    finally:
+        crew.close()
+
+
 def model(own: float, a_byte: float, processors: int, candidates: int) -> None:
     """Prints what so many processors would come to."""
     print(
@@ -127,12 +158,34 @@ def model(own: float, a_byte: float, processors: int, candidates: int) -> None:
         )
 
 
+def print_handed_over() -> None:
+    """Milliseconds a shard, to a worker of a pool and to Ray."""
+    from evoloss.execution.ray_cluster import LOCAL, RayCluster
+
+    # Workers import the recipe's maker by the name of this file.
+    recipe = Recipe(f"{Path(__file__).stem}:{Idle.__name__}", {})
+    sys.path.insert(0, str(Path(__file__).parent))
+    makers: dict[str, Callable[[], Crew]] = {
+        "a worker": lambda: Pool(recipe, 1, 1),
+        "Ray": lambda: RayCluster(recipe, LOCAL, 1),
+    }
+    for name, make in makers.items():
+        found = handed_over(make(), HANDED)
+        processor, wall = (1e3 * each / HANDED for each in (found.processor, found.wall))
+        print(f"{name:10} {processor:.2f} ms of the driver a shard, {wall:.2f} ms on the wall")
+    print("load average " + " ".join(f"{each:.1f}" for each in os.getloadavg()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--population", type=int, default=400)
     parser.add_argument("--processors", type=int, default=1000)
     parser.add_argument("--candidates", type=int, default=10**6)
+    parser.add_argument("--ray", action="store_true", help="time how shards are handed over")
     arguments = parser.parse_args()
+    if arguments.ray:
+        print_handed_over()
+        return
     with tempfile.TemporaryDirectory() as folder:
         found = costs(arguments.population, Path(folder))
     for name, seconds in found.items():

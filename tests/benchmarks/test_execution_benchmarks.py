@@ -1,9 +1,12 @@
 """The benchmarks of executors, in small: that they run, and that their shares are shares."""
 
 import re
+import sys
 
 import pytest
 
+from evoloss.execution.executor import Recipe
+from mirror import Mirror
 from toy_search import benchmark
 
 driver, idle = benchmark("driver"), benchmark("idle")
@@ -31,6 +34,18 @@ def test_the_driver_costs_something_everywhere(tmp_path):
     found = driver.costs(8, tmp_path)
     assert set(found) == {"proposal, canonical form", "fingerprint", "text for workers", "store"}
     assert all(0 < each < 1 for each in found.values())
+
+
+def test_handing_over_costs_something(monkeypatch):
+    monkeypatch.setitem(sys.modules, "driver", driver)
+    handed = []
+    crew = Mirror(Recipe("driver:Idle", {}), 1, 1)
+    real = crew.ask
+    monkeypatch.setattr(crew, "ask", lambda job, *rest: handed.append(job) or real(job, *rest))
+    found = driver.handed_over(crew, 6)
+    assert len(handed) == 6 * (1 + driver.ROUNDS)
+    assert 0 < found.processor < 6
+    assert 0 < found.wall < 6
 
 
 @pytest.mark.parametrize("processors", [1, 1000])
