@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 _setup_privateuseone_for_python_backend("elsewhere")
@@ -98,8 +97,8 @@ def check_together(what, *tensors):
 
 def _computed(function, args, kwargs):
     name = function.overloadpacket.__name__
-    _note(name, args, kwargs)
-    tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+    tensors = _tensors(args, kwargs)
+    _note(name, tensors, kwargs)
     there = any(isinstance(each, Elsewhere) for each in tensors)
     if kwargs.get("device") is not None:
         there = torch.device(kwargs["device"]).type == ELSEWHERE.type
@@ -108,15 +107,27 @@ def _computed(function, args, kwargs):
         check_together(function, *(each for each in tensors if each.dim()))
     if name == "_efficientzerotensor":  # that has no memory, which only autograd understands
         function = torch.ops.aten.zeros.default
-    found = function(*tree_map(_held, args), **tree_map(_held, kwargs))
+    kwargs = {key: _held(each) for key, each in kwargs.items()}
+    found = function(*map(_held, args), **kwargs)
     if name.endswith("_") and not name.startswith("_"):
         return args[0]
-    return tree_map(_there, found) if there else found
+    return _there(found) if there else found
 
 
-def _note(name, args, kwargs):
+def _tensors(args, kwargs):
+    """Those that an operation is given, alone or in lists: it takes nothing that is nested deeper.
+
+    `torch.utils._pytree` looks at every depth, which takes longer than what is computed here.
+    """
+    found = []
+    for each in (*args, *kwargs.values()):
+        parts = each if isinstance(each, list | tuple) else (each,)
+        found += [part for part in parts if isinstance(part, torch.Tensor)]
+    return found
+
+
+def _note(name, tensors, kwargs):
     """Notes an operation among `crossings` if it is one."""
-    tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
     kinds = {isinstance(each, Elsewhere) for each in tensors if each.dim()}
     if name == "_to_copy" and kwargs.get("device") is not None:
         kinds.add(torch.device(kwargs["device"]).type == ELSEWHERE.type)
@@ -126,9 +137,15 @@ def _note(name, args, kwargs):
         crossings.append(name)
 
 
-def _held(each):
-    return held(each) if isinstance(each, torch.Tensor) else each
+def _held(given):
+    """An argument, or a list of them, with the tensors' numbers."""
+    if isinstance(given, list | tuple):
+        return type(given)(map(_held, given))
+    return held(given)
 
 
-def _there(each):
-    return Elsewhere(each) if isinstance(each, torch.Tensor) else each
+def _there(found):
+    """A result, or several, with tensors on the second device."""
+    if isinstance(found, list | tuple):
+        return type(found)(map(_there, found))
+    return Elsewhere(found) if isinstance(found, torch.Tensor) else found

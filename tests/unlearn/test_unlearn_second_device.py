@@ -150,7 +150,7 @@ apart = {each.__name__: on_both(each) for each in (operators, trained, tuned, ri
 waiting = {}
 with two.two_devices():
     for name, (objective, count) in OBJECTIVES.items():
-        waiting[name] = [waits(objective, count, two.ELSEWHERE, steps) for steps in (1, 2, 4)]
+        waiting[name] = [waits(objective, count, two.ELSEWHERE, steps) for steps in (1, STEPS)]
     two.crossings.clear()
     vector = torch.ones(3).to(two.ELSEWHERE)
     vector[vector > 0.5].sum().item()
@@ -186,29 +186,31 @@ print(json.dumps([apart, said[0] == said[1]]))
 """
 
 
-def answer(script):
+@pytest.fixture(scope="module")
+def answers():
+    """Of both scripts, one after the other in a process that imports transformers once."""
     environment = {**os.environ, "PYTHONPATH": f"{SOURCE}:{TESTS}"}
-    whole = f"{BEGIN}{script}two.leave()"
+    whole = f"{BEGIN}{TRAINING}{MEASURING}two.leave()"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", whole], env=environment,
                           capture_output=True, text=True, timeout=600, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.slow
-def test_trainings_on_a_second_device_have_the_numbers_of_the_first_and_wait_for_nothing():
-    apart, waiting, noted = answer(TRAINING)
+def test_trainings_on_a_second_device_have_the_numbers_of_the_first_and_wait_for_nothing(answers):
+    apart, waiting, noted = answers[0]
     assert set(apart) == {"operators", "trained", "tuned", "rivals"}
     assert max(apart.values()) < 1e-5, apart
     for name, counts in waiting.items():
-        assert len(set(counts)) == 1, f"{name}: crossings in trainings of 1, 2 and 4 steps {counts}"
+        assert len(set(counts)) == 1, f"{name}: crossings in trainings of 1 and 4 steps {counts}"
     # A move, `item`, a mask and a place on the CPU are noted, so that there were none.
     assert set(noted) == {"_to_copy", "_local_scalar_dense", "index", "tolist"}
     assert noted.count("index") == 2
 
 
 @pytest.mark.slow
-def test_what_is_measured_on_a_second_device_is_what_is_measured_on_the_first():
-    apart, same = answer(MEASURING)
+def test_what_is_measured_on_a_second_device_is_what_is_measured_on_the_first(answers):
+    apart, same = answers[1]
     assert apart < 1e-4
     assert same, "the texts that are generated"
