@@ -268,8 +268,17 @@ def test_every_method_can_be_planned(tmp_path):
     assert len(list(made.cells("diabetes", "diabetes"))) == 3 * len(METHODS)
 
 
-def test_the_command_prints_and_saves_the_table(tmp_path):
-    out = tmp_path / "comparison"
+def test_the_command_prints_and_saves_the_table(tmp_path, monkeypatch):
+    """With a search on each processor: that other processes do the same, another test sees."""
+    asked, out = [], tmp_path / "comparison"
+
+    def here(jobs, cells, task, say):
+        asked.append(jobs)
+        for cell in cells:
+            runner_module._complete(cell, task, say)
+
+    monkeypatch.setattr(runner_module, "_complete_side_by_side", here)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
     command = (
         "compare --task diabetes --network linear --methods random --seeds 2 --factors 1 "
         "--budget candidates=4 --population 4 --local-steps 2 --fitness-steps 10 --finalists 1 "
@@ -277,6 +286,7 @@ def test_the_command_prints_and_saves_the_table(tmp_path):
     )
     shown = CliRunner().invoke(app, command.split())
     assert shown.exit_code == 0, shown.output
+    assert asked == [3]
     assert "tuned-task-loss" in shown.output
     with (out / "results.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

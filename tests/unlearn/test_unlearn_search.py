@@ -421,17 +421,23 @@ def scarce(monkeypatch, most, error):
 
 
 @pytest.mark.parametrize(
-    "error",
-    [torch.OutOfMemoryError("CUDA out of memory."), MemoryError(),
-     RuntimeError("alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")],
+    ("error", "generations"),
+    [(torch.OutOfMemoryError("CUDA out of memory."), 3), (MemoryError(), 1),
+     (RuntimeError("alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"), 1)],
     ids=["gpu", "python", "cpu"],
 )  # fmt: skip
-def test_out_of_memory_fewer_train_at_a_time_which_is_said(problem, whole, monkeypatch, error):
+def test_out_of_memory_fewer_train_at_a_time_which_is_said(
+    problem, whole, monkeypatch, error, generations
+):
+    """To the end of a search; how an error says so shows in the first generation."""
     scarce(monkeypatch, 2, error)
-    said = []
-    again, bench = search(problem, say=said.append, **SETTINGS)
-    assert what_matters(again.history) == what_matters(whole.history)
-    for one, other in zip(again.history, whole.history, strict=True):
+    said, finalists = [], SETTINGS["finalists"] if generations == 3 else 0
+    settings = {**SETTINGS, "generations": generations, "finalists": finalists}
+    again, bench = search(problem, say=said.append, **settings)
+    wanted = whole.history[: len(again.history)]
+    assert len(wanted) == 6 * generations
+    assert what_matters(again.history) == what_matters(wanted)
+    for one, other in zip(again.history, wanted, strict=True):
         assert one.error == pytest.approx(other.error, abs=1e-4)
     assert bench.sharing.together <= 2
     assert any("out of memory: 3 adapters at a time" in line for line in said)
