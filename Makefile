@@ -15,7 +15,8 @@ demo: $(VENV)/installed  ## discover a loss function for a real data set
 	$(BIN)/evoloss search diabetes
 
 test: $(VENV)/installed-dev  ## three processes of one thread: they often wait for others that they started
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "$(TESTS)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder \
+		-m "$(TESTS)"
 
 faults: $(VENV)/installed-dev  ## the long form of the tests that kill, fill disks and cut files
 	EVOLOSS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/execution tests/store \

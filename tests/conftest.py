@@ -1,5 +1,6 @@
 """Hypothesis draws the same examples in every run and times nothing; threads wait quietly."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -19,6 +20,22 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Read once, when a library first imports Triton: without a GPU its kernels run in the interpreter.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+# What is imported while tests are collected stays: nobody has to look for garbage in it.
+gc.disable()
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests are handed out first, so that no process is left alone with one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

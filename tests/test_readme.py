@@ -21,15 +21,12 @@ def commands() -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_commands_work_one_after_the_other_and_the_exported_file_is_a_loss(tmp_path):
+def test_the_commands_work_one_after_the_other_and_the_exported_file_is_a_loss(evo, tmp_path):
+    """In this process, which imports and compiles once what each of them needs."""
     assert len(commands()) >= 7
     for line in commands():
-        words = shlex.split(line, comments=True)
-        done = subprocess.run(
-            [sys.executable, "-m", "evoloss", *words[1:]],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        done = evo(*shlex.split(line, comments=True)[1:])
+        assert done.status == 0, f"{line}\n{done.out}\n{done.err}"
     example = blocks("python")[0] + "import torch; loss(torch.zeros(2, 10), torch.tensor([1, 2]))"
     subprocess.run([sys.executable, "-c", example], cwd=tmp_path, check=True)
 

@@ -43,7 +43,9 @@ def reports(tmp_path_factory):
     """By number of candidates, in generations of 5: the page, and how many losses were parsed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(long_run, "generation", generation)
-        return {number: reported(tmp_path_factory.mktemp("long"), number) for number in (1000, 4000)}
+        return {
+            number: reported(tmp_path_factory.mktemp("long"), number) for number in (1000, 4000)
+        }
 
 
 generation = cache(long_run.generation)

@@ -17,6 +17,7 @@ SOURCE = Path(evoloss.__file__).parents[1]
 
 SCRIPT = """
 import json
+import interpreted
 import numpy as np
 import second_device as two
 import torch
@@ -32,6 +33,7 @@ from evoloss.lang.parse import parse
 from evoloss.local_search.inner import Inner
 from evoloss.local_search.unrolled import hypergradient
 
+interpreted.prepare_once()
 kernel = triton_form.launch
 
 

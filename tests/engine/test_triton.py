@@ -1,5 +1,6 @@
 """Triton's kernels against Numba's and against autograd; without a GPU, in Triton's interpreter."""
 
+import json
 import os
 import subprocess
 import sys
@@ -28,7 +29,9 @@ from evoloss.lang.ops import ELEMENTWISE, GUARD
 from loss_oracle import batch_loss, derivatives, element_loss, weight_count
 
 pytest.importorskip("triton", reason="triton is not installed")
+import interpreted
 
+interpreted.prepare_once()
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SOURCE = str(Path(evoloss.__file__).parents[1])
 
@@ -224,29 +227,50 @@ def run_without_interpreter(script):
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True,
                           text=True, timeout=300, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+KERNELS, KINDS = ("gradient", "backward", "curvature"), ("fp32", "fp64")
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """By kernel and kind, what Triton's compiler made of it, or how it failed."""
+    return json.loads(run_without_interpreter(COMPILED.format(kernels=KERNELS, kinds=KINDS)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["fp32", "fp64"])
-@pytest.mark.parametrize("name", ["gradient", "backward", "curvature"])
-def test_the_kernels_compile_for_a_gpu(name, kind):
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_kernels_compile_for_a_gpu(compiled, name, kind):
     """Triton's compiler needs no GPU: it makes PTX for one of them."""
-    run_without_interpreter(COMPILED.format(name=name, kind=kind))
+    assert ".visible .entry" in compiled[f"{name} {kind}"]
 
 
 COMPILED = """
+import json
 from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from evoloss.engine import triton_form
 
-kernel = getattr(triton_form._module(), "{name}")
-integers = ("CODE", "OPERANDS", "SLOTS", "LIVE", "START")
-kinds = {{each: "*fp64" for each in kernel.arg_names}} | dict.fromkeys(integers, "*i64")
-kinds |= dict.fromkeys(("F", "Y", "W"), "*{kind}") | {{"BLOCK": "constexpr"}}
-kinds |= dict.fromkeys(("M", "STRIDE", "N", "WIDTH"), "i32")
-kinds = {{each: kinds[each] for each in kernel.arg_names}}
-text = ASTSource(kernel, signature=kinds, constexprs={{"BLOCK": 256}})
-made = compile(text, target=GPUTarget("cuda", 90, 32), options={{"enable_fp_fusion": False}})
-assert ".visible .entry" in made.asm["ptx"]
+def ptx(name, kind):
+    kernel = getattr(triton_form._module(), name)
+    integers = ("CODE", "OPERANDS", "SLOTS", "LIVE", "START")
+    kinds = {{each: "*fp64" for each in kernel.arg_names}} | dict.fromkeys(integers, "*i64")
+    kinds |= dict.fromkeys(("F", "Y", "W"), "*" + kind) | {{"BLOCK": "constexpr"}}
+    kinds |= dict.fromkeys(("M", "STRIDE", "N", "WIDTH"), "i32")
+    kinds = {{each: kinds[each] for each in kernel.arg_names}}
+    text = ASTSource(kernel, signature=kinds, constexprs={{"BLOCK": 256}})
+    target = GPUTarget("cuda", 90, 32)
+    return compile(text, target=target, options={{"enable_fp_fusion": False}}).asm["ptx"]
+
+made = {{}}
+for name in {kernels}:
+    for kind in {kinds}:
+        try:
+            made[name + " " + kind] = ptx(name, kind)
+        except Exception as error:
+            made[name + " " + kind] = repr(error)
+print(json.dumps(made))
 """
