@@ -25,6 +25,7 @@ from evoloss.discovery.supervised import Supervised
 from evoloss.discovery.trainings import Trainings
 from evoloss.discovery.workbench import Workbench
 from evoloss.errors import UserError
+from evoloss.execution import crew
 from evoloss.execution import staff as staff_module
 from evoloss.execution.crew import Limits
 from evoloss.execution.in_process import InProcess
@@ -236,7 +237,9 @@ def in_shards(generations):
 
 
 @pytest.mark.slow
-def test_a_candidate_that_ends_the_interpreter_fails_alone():
+def test_a_candidate_that_ends_the_interpreter_fails_alone(monkeypatch):
+    """At its first death: that it has a second try, the tests of the pool see."""
+    monkeypatch.setattr(crew, "_TRIES", 1)
     settings = {**SETTINGS, "population": 6, "generations": 1, "finalists": 0}
     found = [search("loadable:deadly", workers=workers, **settings) for workers in (1, 2)]
     assert outcome(found[0]) == outcome(found[1])
