@@ -1,11 +1,13 @@
 """The command line: what each command does, every refusal with its text and exit status."""
 
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,12 +50,15 @@ def process(directory: Path, *arguments: str) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of one small finished search."""
+    """The directory of one small finished search, with what it said beside it."""
     directory = tmp_path_factory.mktemp("search")
-    searching = process(directory, "search", "diabetes", "--out", "run", *SMALL)
-    out, err = searching.communicate(timeout=300)
-    assert searching.returncode == 0, err
-    (directory / "out.txt").write_text(out)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
+        patch.chdir(directory)
+        patch.setattr(sys, "argv", ["evoloss", "search", "diabetes", "--out", "run", *SMALL])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    assert end.value.code == 0
+    (directory / "out.txt").write_text(said.getvalue())
     return directory / "run"
 
 

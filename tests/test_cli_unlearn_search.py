@@ -278,18 +278,18 @@ def test_tokens_and_cost_end_the_search(evo, files):
     with Server(script) as server:
         asked = ("unlearn", "search", *options, "--llm-url", server.url)
         refused(evo(*asked, "--max-cost", 1), "needs prices")
-        done = evo(*asked, "--max-tokens", 5_000)
+        done = evo(*asked, "--max-tokens", 1_000)
         assert "ended with its budget max_tokens: " in done.out, done.err
-        assert done.out.endswith("evoloss resume run --max-tokens 10000\n")
+        assert done.out.endswith("evoloss resume run --max-tokens 2000\n")
         with Store.open(Path("run"), write=False) as store:
             before = store.generations
-        done = evo("resume", "run", "--eval-seeds", 1, "--quiet", "--max-tokens", 10_000)
-    assert "of 10,000 tokens" in done.out, done.err
+        done = evo("resume", "run", "--eval-seeds", 1, "--quiet", "--max-tokens", 2_000)
+    assert "of 2,000 tokens" in done.out, done.err
     with Store.open(Path("run"), write=False) as store:
         assert store.generations > before
         used = sum(each["prompt_tokens"] + each["completion_tokens"]
                    for each in store.records("llm"))  # fmt: skip
-    assert used <= 10_000
+    assert used <= 2_000
 
 
 @pytest.mark.slow
