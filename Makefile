@@ -7,9 +7,7 @@ BIN := $(VENV)/bin
 TESTS ?= not slow
 KILLS ?= 50
 
-# Most of what is installed is never imported; the rest is compiled when it is.
-INSTALL = $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check \
-	--constraint constraints.txt
+INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test faults lint types check clean
 
