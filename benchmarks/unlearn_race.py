@@ -70,7 +70,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = unlearn_settings(**SETTINGS, seed=arguments.seed)
     arena = Unlearning(Bench(demonstration(arguments.seed), settings))
-    arena.bench.sharing = arena.fastest()
+    arena.bench.sharing = arena.sharing()
     found: list[tuple[float | None, float | None]] = []
 
     def score(candidates: Sequence[Candidate]) -> list[Outcome]:

@@ -155,7 +155,7 @@ def main() -> None:
     for seed in arguments.seeds:
         print(f"seed {seed}", flush=True)
         arena = Unlearning(Bench(demonstration(seed), unlearn_settings(**SETTINGS, seed=seed)))
-        arena.bench.sharing = arena.fastest()
+        arena.bench.sharing = arena.sharing()
         losses = searched(arena, arguments.losses)
         if arguments.proposals:
             losses += refused(arena, arguments.proposals)

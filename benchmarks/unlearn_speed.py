@@ -165,7 +165,7 @@ def main() -> None:
     settings = unlearn_settings(**SETTINGS, seed=arguments.seed)
     bench = Bench(demonstration(arguments.seed), settings)
     arena = Unlearning(bench)
-    bench.sharing = arena.fastest()
+    bench.sharing = arena.sharing()
     with quiet(), tempfile.TemporaryDirectory() as folder:
         job = job_of(bench, bench.searching, Path(folder) / "questions.json")
         compare(arena, job, arguments.losses, arguments.threads)

@@ -39,6 +39,7 @@ class Mirror(Crew):
 
     def __init__(self, recipe, workers, shard, limits=None):
         super().__init__(shard, limits)
+        self.workers = workers
         made = sent({"arguments": recipe.arguments, "data": dict(recipe.data)})
         for each in made["data"].values():
             each.flags.writeable = False  # as in a process of Ray

@@ -15,7 +15,7 @@ import torch
 from evoloss import cli
 from evoloss.discovery.candidate import Fate
 from evoloss.store import Store
-from evoloss.unlearn import demo, finish, small_model, workers
+from evoloss.unlearn import demo, finish, small_model
 from evoloss.unlearn.problem import KIND, load_problem
 from propose.llm_server import Scripted, Server, losses
 
@@ -346,7 +346,7 @@ class Asked(Exception):
 
 @pytest.fixture
 def asked(evo, files, monkeypatch):
-    """How many workers a command asks for on a machine of so many cores."""
+    """How many workers a command asks for."""
 
     def searched(*arguments, workers=None, **settings):
         raise Asked(workers)
@@ -362,8 +362,7 @@ def asked(evo, files, monkeypatch):
         monkeypatch.setattr(f"evoloss.{name}", searched)
     monkeypatch.setattr("evoloss.compare.unlearning.run", compared)
 
-    def count(cores, *command):
-        monkeypatch.setattr(workers, "cores", lambda: cores)
+    def count(*command):
         with pytest.raises(Asked) as raised:
             evo(*command)
         return raised.value.args[0]
@@ -372,32 +371,16 @@ def asked(evo, files, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("cores", "options", "hired"),
-    [(3, (), 3), (8, (), 4), (1, (), None), (3, ("--workers", 0), None)],
+    ("options", "hired"), [((), "usual"), (("--workers", 0), None), (("--workers", 3), 3)]
 )
-def test_small_models_have_a_worker_on_each_core(asked, files, cores, options, hired):
+def test_there_are_as_many_workers_as_usual_unless_it_is_said(asked, files, options, hired):
     sets = given(files)
-    for command in (("search", *sets), ("compare", *sets), ("demo",)):
-        assert asked(cores, "unlearn", *command, *options) == hired
-
-
-def test_what_trains_in_one_batch_has_no_workers_unasked(asked, files, monkeypatch):
-    search = ("unlearn", "search", *given(files))
-    for options in (("--together", 4), ("--set", "shard=none")):
-        assert asked(4, *search, *options) is None
-    assert asked(4, *search, "--set", "shard=1") == 4
-    monkeypatch.setattr(workers, "SMALL", 1000)
-    assert asked(4, *search) is None
-
-
-@pytest.mark.parametrize(("shard", "hired"), [(2, 4), (None, None)])
-def test_a_run_is_resumed_by_workers_if_it_is_in_shards(asked, files, shard, hired):
     task = {"kind": KIND, "model": str(files.model)}
-    settings, about = {"shard": shard}, {"kind": KIND, "metric": "balance"}
-    Store.create(Path("begun"), task=task, settings=settings, about=about).close()
-    assert asked(4, "resume", "begun") == hired
-    assert asked(4, "resume", "begun", "--workers", 0) is None
-    assert asked(4, "resume", "begun", "--workers", 3) == 3
+    about = {"kind": KIND, "metric": "balance"}
+    Store.create(Path("begun"), task=task, settings={}, about=about).close()
+    for command in (("search", *sets), ("compare", *sets), ("demo",)):
+        assert asked("unlearn", *command, *options) == hired
+    assert asked("resume", "begun", *options) == hired
 
 
 def tiny_llama(vocabulary, seed):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from evoloss.engine.memory import bytes_per_copy, fitting, gpu_is_short, in_parts, kept_by_a_pass
+from evoloss.engine.memory import bytes_per_copy, fitting, gpu_is_short, in_parts, kept_by
 from evoloss.errors import UserError
 
 
@@ -12,7 +12,8 @@ def test_what_a_pass_keeps_is_counted_once_and_without_weights_and_inputs():
     module = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
     x = torch.ones(7, 3)
     # tanh keeps its output, which the second layer keeps too; then there is the network's output.
-    assert kept_by_a_pass(module, x) == 4 * (7 * 5 + 7 * 2)
+    own = (*module.parameters(), x)
+    assert kept_by(lambda: module(x), own) == 4 * (7 * 5 + 7 * 2)
 
 
 def test_a_copy_takes_its_states_and_its_passes():

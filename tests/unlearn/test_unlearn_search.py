@@ -24,7 +24,7 @@ from evoloss.propose.proposer import Proposal
 from evoloss.propose.unlearning import UnlearningEvolution
 from evoloss.store import Store
 from evoloss.unlearn import arena, trainings, trials
-from evoloss.unlearn.bench import AtOnce, Bench
+from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.methods import makers
 from evoloss.unlearn.plain import Entry
 from evoloss.unlearn.problem import load_problem
@@ -465,7 +465,7 @@ def test_out_of_memory_with_one_its_rows_go_through_the_model_a_few_at_a_time(
         assert one.error == pytest.approx(other.error, abs=1e-4)
         metrics = other.details["metrics"]
         assert one.details["metrics"] == pytest.approx(metrics, rel=1e-3, abs=1e-4)
-    assert bench.at_once == AtOnce(4, 4)
+    assert (bench.sharing.trained, bench.sharing.measured) == (4, 4)
     assert [line for line in said if "out of memory" in line] == [
         "out of memory: 16 rows measured at a time from here on",
         "out of memory: 8 rows measured at a time from here on",
@@ -487,7 +487,7 @@ def test_out_of_memory_while_a_rival_is_made_it_draws_the_same_again(problem, mo
     whole, passes = made(), cramp(monkeypatch, 1)
     again = made()
     assert max(passes) > 1
-    assert bench.at_once.trained == 1
+    assert bench.sharing.trained == 1
     assert torch.equal(again.minibatches.forget, whole.minibatches.forget)
     assert torch.equal(again.idk.rows, whole.idk.rows)
     torch.testing.assert_close(again.idk.part.reference, whole.idk.part.reference)

@@ -16,11 +16,12 @@ from evoloss.lang.parse import parse
 from evoloss.lang.text import to_text
 from evoloss.lang.zoo import loss
 from evoloss.unlearn import constants, tuning
-from evoloss.unlearn.bench import AtOnce, Bench, Sharing
+from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.constants import Tunable, free
 from evoloss.unlearn.problem import Problem
 from evoloss.unlearn.search import resume, search
 from evoloss.unlearn.settings import UnlearnSettings
+from evoloss.unlearn.sharing import Sharing
 from evoloss.unlearn.trainer import begin
 from evoloss.unlearn.tuning import tune
 from tiny_llama import sets
@@ -56,7 +57,6 @@ def bench_of(model, retain=True, **settings):
         language=SimpleNamespace(model=model),
         start=None if model is None else begin(model, LORA, 5),
         sharing=Sharing(16, 1),
-        at_once=AtOnce(),
         steps=lambda phase, epochs: epochs * 3,
         say=lambda line: None,
     )

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,13 +16,14 @@ from evoloss.errors import UserError
 from evoloss.execution import staff as staff_module
 from evoloss.execution.staff import Staff
 from evoloss.store import Store
+from evoloss.unlearn import arena, language, sharing, trials, workers
 from evoloss.unlearn import bench as bench_module
-from evoloss.unlearn import language, trials, workers
 from evoloss.unlearn.contenders import Effort
 from evoloss.unlearn.finish import conclude
 from evoloss.unlearn.problem import load_problem
 from evoloss.unlearn.search import reopened, resume, search
 from evoloss.unlearn.settings import UnlearnSettings
+from evoloss.unlearn.sharing import Sharing
 from evoloss.unlearn.workers import own_device
 from mirror import Mirror, mirrors
 
@@ -35,6 +35,9 @@ SETTINGS = {
     "population": 6, "generations": 2, "epochs": 2, "batch": 3, "lr": 4e-3, "rank": 2,
     "texts": 2, "finalists": 2, "final_seeds": 1, "final_rates": (1.0,), "shard": 2,
 }  # fmt: skip
+
+
+UNTOLD = {name: value for name, value in SETTINGS.items() if name != "shard"}
 
 
 @pytest.fixture(scope="module")
@@ -73,29 +76,77 @@ def test_workers_have_the_history_of_a_search_in_shards(problem, here, mirror, m
     assert loaded == [("model", "cpu"), ("twin", "cpu"), ("model", "cpu")]
 
 
-def test_a_small_model_is_in_shards_without_workers_too(problem, here):
-    usual = {name: value for name, value in SETTINGS.items() if name != "shard"}
-    alone, bench = search(problem, **usual)
+def test_adapters_are_in_shards_without_workers_too(problem, here):
+    alone, bench = search(problem, **UNTOLD)
     assert bench.settings.shard == 2
     assert outcome(alone) == here
 
 
+def test_there_are_as_many_workers_as_usual(problem, here, mirror, machine):
+    machine(cores=3)
+    found, bench = search(problem, workers="usual", **UNTOLD)
+    assert (mirrors[-1].workers, bench.sharing) == (3, Sharing(2, 1, workers=3))
+    assert outcome(found) == here
+    count = len(mirrors)
+    machine(cores=1)
+    assert outcome(search(problem, workers="usual", **UNTOLD)[0]) == here
+    in_memory = replace(problem, source=None)
+    machine(cores=3)
+    assert outcome(search(in_memory, workers="usual", **UNTOLD)[0]) == here
+    assert len(mirrors) == count
+
+
 @pytest.mark.parametrize(
-    ("changes", "staff", "small", "shard"),
+    ("steps", "shared"),
+    [(2.5, Sharing(2, 2)), (1.5, Sharing(1, 2)), (0.99, Sharing(1, 2, trained=1))],
+)
+def test_a_large_model_has_one_history_too(problem, mirror, machine, steps, shared, monkeypatch):
+    """One that would have two threads, and memory for so many steps of an adapter."""
+    estimated = arena.footprint
+
+    def of_a_large_model(*arguments):
+        found = replace(estimated(*arguments), row=1e9)
+        machine(cores=2, memory=(found.process + steps * found.adapter) / sharing.SHARE)
+        return found
+
+    monkeypatch.setattr(sharing, "SMALL", 0)
+    monkeypatch.setattr(arena, "footprint", of_a_large_model)
+    settings, said = {**UNTOLD, "generations": 1}, []
+    alone, bench = search(problem, say=said.append, **settings)
+    assert bench.sharing == shared
+    assert any("memory does for 1 row" in line for line in said) == (steps < 1)
+    found, bench = search(problem, workers=2, **settings)
+    assert bench.sharing == shared
+    assert outcome(found) == outcome(alone)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine of so many cores, and of so many bytes of memory."""
+
+    def of(cores, memory=2**40):
+        monkeypatch.setattr(arena, "cores", lambda: cores)
+        monkeypatch.setattr(arena, "memory_of_machine", lambda: memory)
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("changes", "staff", "shard"),
     [
-        ({}, Staff(), True, 2),
-        ({}, Staff(), False, None),
-        ({}, Staff(workers=2), False, 2),
-        ({"together": 4}, Staff(), True, None),
-        ({"together": 4}, Staff(workers=2), True, 2),
-        ({"device": "cuda"}, Staff(), True, None),
+        ({}, Staff(), 2),
+        ({}, Staff(workers="usual"), 2),
+        ({}, Staff(workers=2), 2),
+        ({"together": 4}, Staff(), None),
+        ({"together": 4}, Staff(workers=2), 2),
+        ({"device": "cuda"}, Staff(), None),
+        ({"device": "cuda"}, Staff(workers="usual"), None),
+        ({"device": "cuda"}, Staff(workers=2), 2),
     ],
 )
-def test_who_is_in_shards_unasked(problem, monkeypatch, changes, staff, small, shard):
+def test_who_is_in_shards_unasked(monkeypatch, changes, staff, shard):
     monkeypatch.setattr(workers, "resolved", lambda name: "cpu" if name == "auto" else name)
-    size = sum(each.stat().st_size for each in Path(problem.model).glob("*.safetensors"))
-    monkeypatch.setattr(workers, "SMALL", size if small else size - 1)
-    assert workers.usual_shard(problem, UnlearnSettings(**changes), staff) == shard
+    assert workers.usual_shard(UnlearnSettings(**changes), staff) == shard
 
 
 def test_an_asynchronous_race_has_one_history_too(problem, mirror):

@@ -130,7 +130,7 @@ Workers = Annotated[
     int | None,
     typer.Option(
         help="Processes that tune and train, 0: none but this one; the history is the same for any "
-        "number of them (unlearning: for any number from 1 on).",
+        "number of them (unlearning on GPUs: for any number from 1 on).",
         show_default="none; one a core for networks on the CPU that are no perceptrons",
         min=0,
     ),

@@ -171,16 +171,19 @@ def resume(
         generations=generations, max_candidates=max_candidates, max_steps=max_steps,
         max_seconds=max_seconds, max_tokens=max_tokens, max_cost=max_cost,
     )  # fmt: skip
-    hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
     with Store.open(run, write=False) as store:
         source, about, before = store.task, store.about, store.settings
+    unlearning = about.get("kind") == unlearn.KIND
+    hired = staff(
+        workers, ray, worker_seconds, worker_memory, gpus_per_shard,
+        unasked="usual" if unlearning else None,
+    )  # fmt: skip
     report = {"seeds": 5, "steps": None, **about.get("report", {})}
     report |= given(seeds=eval_seeds, steps=eval_steps)
-    if about.get("kind") == unlearn.KIND:
+    if unlearning:
         check_kind(run, eval_steps=eval_steps)
         check_device(device or "cpu")
-        told = hired if hired or workers is not None else None
-        unlearn_runs.resume(run, budgets, eval_seeds, track, quiet, device, told)
+        unlearn_runs.resume(run, budgets, eval_seeds, track, quiet, device, hired)
         return
     if source is None:
         raise UserError(

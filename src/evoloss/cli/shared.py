@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from evoloss.discovery.progress import Observer, Progress
     from evoloss.discovery.result import Result
+    from evoloss.execution.staff import Workers
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and the line's end
@@ -95,25 +96,25 @@ def with_address(arguments: Sequence[str]) -> list[str]:
 
 def staff(
     workers: int | None, ray: str | None = None, seconds: float | None = None,
-    memory: float | None = None, gpus: float | None = None,
+    memory: float | None = None, gpus: float | None = None, unasked: Workers = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What the options of workers say, as arguments of a search; they are checked.
 
-    workers: 0 for none, as None. memory: in GiB. Raises: UserError for what limits or asks nobody.
+    workers: 0 for none. memory: in GiB. unasked: who works where nothing is said.
+    Raises: UserError for what limits or asks nobody.
     """
-    workers = workers or None
-    if workers is None and ray is None and not (seconds is None and memory is None):
+    if not workers and ray is None and not (seconds is None and memory is None):
         raise UserError(
             "--worker-seconds and --worker-memory limit workers: add --workers N or --ray"
         )
-    if workers is None and ray is None and gpus is None:
-        return {}
+    if not workers and ray is None and gpus is None:
+        return {} if workers == 0 or unasked is None else {"workers": unasked}
     from evoloss.execution.crew import Limits
     from evoloss.execution.staff import Staff
 
     given_memory = None if memory is None else int(memory * 2**30)
     limits = Limits(**given(seconds=seconds, memory=given_memory))
-    chosen = Staff(workers, ray, limits, gpus or 0.0)
+    chosen = Staff(workers or None, ray, limits, gpus or 0.0)
     return {field.name: getattr(chosen, field.name) for field in fields(chosen)}
 
 

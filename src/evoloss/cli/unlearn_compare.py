@@ -13,7 +13,7 @@ from evoloss.cli.evidence import names
 from evoloss.cli.options import DEFAULT_AGAINST
 from evoloss.cli.shared import check_device, comparing, given, new_console, say, staff, takes_no_run
 from evoloss.cli.unlearn_endpoint import check_asked, endpoint_of
-from evoloss.cli.unlearn_telling import taught, usual_staff
+from evoloss.cli.unlearn_telling import taught
 from evoloss.errors import UserError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def compare(
         {**SETTINGS, **changes} if demo else changes,
     )  # fmt: skip
     check_device(device or "cpu")
-    hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
+    hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard, unasked="usual")
     endpoint = endpoint_of(
         llm_url, llm_model, two_phase, max_total_tokens=llm_tokens,
         **given(timeout=llm_timeout, retries=llm_retries),
@@ -133,8 +133,6 @@ def compare(
             retain_rows=retain_rows,
         )  # fmt: skip
 
-    if workers is None:
-        hired = hired or usual_staff(problem.source, next(plan.cells()).settings)
     _complete(console, plan, problem, endpoint, hired)
     summary = summarise(plan, problem)
     console.print(output.terminal(summary))

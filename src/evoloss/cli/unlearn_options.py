@@ -33,13 +33,13 @@ Device = Annotated[
     ),
 ]
 _WORKERS = (
-    "Processes that tune and train, 0: none but this one; the history is the same for any number "
-    "of them from 1 on."
+    "Processes that tune and train, 0: none but this one. On CPUs the history is the same for any "
+    "number of them; on GPUs for any from 1 on."
 )
 Workers = Annotated[
     int | None,
     typer.Option(
-        help=_WORKERS, min=0, show_default="one a core for small models on CPUs, else none"
+        help=_WORKERS, min=0, show_default="on CPUs one a core, if memory does; else none"
     ),
 ]
 EvalSeeds = Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,22 +10,20 @@ from typing import TYPE_CHECKING, Any
 from evoloss.cli.options import DEFAULT_AGAINST
 from evoloss.cli.shared import new_console, say, stoppable, watched
 from evoloss.cli.unlearn_endpoint import limited, stored_endpoint
-from evoloss.cli.unlearn_telling import compare, conclude, effort_of, usual_staff
+from evoloss.cli.unlearn_telling import compare, conclude, effort_of
 from evoloss.errors import UserError
 
 if TYPE_CHECKING:
     from evoloss.runs import Subject
-    from evoloss.store import Store
 
 
 def resume(
     run: Path, budgets: dict[str, Any], eval_seeds: int | None, track: list[str] | None,
-    quiet: bool, device: str | None, hired: dict[str, Any] | None,
+    quiet: bool, device: str | None, hired: dict[str, Any],
 ) -> None:  # fmt: skip
     """Continues an unlearning run that was broken off, to the report that its search was to end in.
 
-    eval_seeds, device: other than the search was told; None: those. hired: what `staff` says; None
-    where nobody said who works.
+    eval_seeds, device: other than the search was told; None: those. hired: what `staff` says.
     """
     from evoloss.store import Store
     from evoloss.unlearn import search as searching
@@ -34,7 +31,6 @@ def resume(
 
     with Store.open(run, write=False) as store:
         about, records, settings = store.about, store.records(), store.settings
-        hired = _usual_staff(store, device) if hired is None else hired
     console = new_console()
     told = partial(say, console)
     endpoint = limited(stored_endpoint(about), {**settings, **budgets})
@@ -52,16 +48,6 @@ def resume(
         conclude(console, bench, result, *_report(about, eval_seeds), hired)
 
 
-def _usual_staff(store: Store, device: str | None) -> dict[str, Any]:
-    """Of a run that is continued."""
-    from evoloss.unlearn.settings import UnlearnSettings
-
-    settings = UnlearnSettings.from_json(store.settings)
-    if settings.shard is None:
-        return {}
-    return usual_staff(store.task, replace(settings, device=device or settings.device))
-
-
 def _report(about: Mapping[str, Any], seeds: int | None) -> tuple[str, int | None, int]:
     """What to compare with, in how many trainings each is tuned, and how many adapters."""
     told = {"against": DEFAULT_AGAINST, "tune": None, "seeds": 3, **about.get("report", {})}
@@ -72,7 +58,7 @@ def evaluate(
     subject: Subject, against: str, tune: int | None, seeds: int, device: str | None = None
 ) -> None:
     """Compares the loss of an unlearning run with hand-written ones, on the test part."""
-    from evoloss.execution.staff import Staff
+    from evoloss.execution.staff import USUAL, Staff
     from evoloss.runs import found
     from evoloss.store import Store
     from evoloss.unlearn.search import reopened
@@ -85,7 +71,7 @@ def evaluate(
         )
     with Store.open(run, write=False) as store:
         chosen = found(store, subject.candidate)
-        hired = _usual_staff(store, device)
+        hired: dict[str, Any] = {"workers": USUAL}
         bench = reopened(store, None, partial(say, console), Staff(**hired), device)
         effort = effort_of(store.history(), bench.settings, tune)
     with stoppable(run):

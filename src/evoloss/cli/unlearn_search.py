@@ -21,13 +21,7 @@ from evoloss.cli.shared import (
     watched,
 )
 from evoloss.cli.unlearn_endpoint import check_asked, endpoint_of, limited
-from evoloss.cli.unlearn_telling import (
-    conclude,
-    hand_written,
-    introduce,
-    taught,
-    usual_staff,
-)
+from evoloss.cli.unlearn_telling import conclude, hand_written, introduce, taught
 from evoloss.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,8 +73,7 @@ def demo(
         **SETTINGS, **given(epochs=epochs, max_steps=max_steps, max_seconds=max_seconds),
         "seed": seed, "generations": -(-losses // 8), "population": 8,
     }  # fmt: skip
-    usual = usual_staff(problem.source, UnlearnSettings(**changes))
-    hired = usual if workers is None else staff(workers)
+    hired = staff(workers, unasked="usual")
     _search(
         console, problem, directory, against, tune, eval_seeds, quiet, None, None, hired, changes
     )
@@ -169,7 +162,7 @@ def search(
     changes |= UnlearnSettings.parsed(others or ())
     wanted = unlearn_settings(**changes)  # refuses a wrong value before any data is read
     check_device(wanted.device)
-    hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard)
+    hired = staff(workers, ray, worker_seconds, worker_memory, gpus_per_shard, unasked="usual")
     asks = changes["method"] in ("llm", "mixture")
     check_asked(
         asks, two_phase=two_phase, llm_url=llm_url, llm_model=llm_model, llm_tokens=llm_tokens,
@@ -192,8 +185,6 @@ def search(
         retain_model=retain_model, forget_rows=forget_rows, retain_rows=retain_rows,
     )  # fmt: skip
     directory = out or new_directory(f"unlearn-{problem.data.name}")
-    if workers is None and changes.get("shard", True):
-        hired = hired or usual_staff(problem.source, wanted)
     _search(
         new_console(), problem, directory, against, tune, eval_seeds, quiet, track, endpoint,
         hired, changes,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evoloss.cli.options import DEFAULT_AGAINST
-from evoloss.cli.shared import say, say_ending, staff
+from evoloss.cli.shared import say, say_ending
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,13 +35,6 @@ def taught(
             seed, data, data_dir, forget_rows, retain_rows,
             lambda which, known: status.update(f"teaching {which}: knows {known:.0%}"),
         )  # fmt: skip
-
-
-def usual_staff(source: Mapping[str, Any] | None, settings: UnlearnSettings) -> dict[str, Any]:
-    """The workers of a search in shards that was not told who works, as its arguments."""
-    from evoloss.unlearn.workers import workers_of
-
-    return staff(workers_of(source, settings))
 
 
 def introduce(console: Console, problem: Problem, directory: Path) -> None:

@@ -53,7 +53,7 @@ def run(
     staff = staff or Staff()
     check_workers(problem, staff)
     if "shard" not in plan.settings:
-        shard = usual_shard(problem, next(plan.cells()).settings, staff)
+        shard = usual_shard(next(plan.cells()).settings, staff)
         plan = replace(plan, settings={**plan.settings, "shard": shard})
     known = names(_has_retain(problem, next(plan.cells())))
     for name in plan.against:

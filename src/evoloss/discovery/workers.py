@@ -19,12 +19,12 @@ from evoloss.discovery.trainings import Trainings
 from evoloss.discovery.workbench import Workbench
 from evoloss.engine.device import check_promised, resolved
 from evoloss.engine.stacking import stacked_densely
-from evoloss.engine.threads import cores
 from evoloss.execution.executor import Executor, Recipe, shards
 from evoloss.execution.pool import usual_workers
 from evoloss.execution.shared_arrays import Arrays
 from evoloss.execution.staff import Staff
 from evoloss.execution.tensors import tensor
+from evoloss.machine import cores
 from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Data, Splits, Task
 

@@ -19,8 +19,9 @@ from evoloss.engine import dense_kernels
 from evoloss.engine.dense import DenseStack
 from evoloss.engine.loss_population import OUTPUTS, LossPopulation
 from evoloss.engine.optimisers import SGD, Adam
-from evoloss.engine.threads import cores, spread
+from evoloss.engine.threads import spread
 from evoloss.lang.types import Output
+from evoloss.machine import cores
 
 _ACTIVATIONS = {
     nn.Identity: dense_kernels.IDENTITY,

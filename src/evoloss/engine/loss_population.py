@@ -18,10 +18,11 @@ from evoloss.engine import kernels, torch_form, triton_form
 from evoloss.engine.device import CPU
 from evoloss.engine.outputs import push_forward, transform
 from evoloss.engine.program import Programs, Weights, flatten
-from evoloss.engine.threads import cores, spread
+from evoloss.engine.threads import spread
 from evoloss.lang.expr import Expr, has_network
 from evoloss.lang.network import Network
 from evoloss.lang.types import Output
+from evoloss.machine import cores
 
 Backend = Literal["fused", "triton", "torch"]
 OUTPUTS = {"identity": kernels.IDENTITY, "sigmoid": kernels.SIGMOID, "softmax": kernels.SOFTMAX}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
@@ -39,24 +39,27 @@ def bytes_per_copy(module: nn.Module, x: Tensor, trials: int, unroll: int) -> in
     """
     weights = sum(each.numel() * each.element_size() for each in module.parameters())
     states = _ROWS_OF_WEIGHTS + 2 * (trials - 1) + (2 * unroll if unroll > 1 else 0)
-    return states * weights + _PASSES * kept_by_a_pass(module, x)
+    return states * weights + _PASSES * kept_by(lambda: module(x), (*module.parameters(), x))
 
 
-def kept_by_a_pass(module: nn.Module, x: Tensor) -> int:
-    """Bytes that autograd keeps of a forward pass for the backward one, weights and x left out."""
-    own = {each.untyped_storage().data_ptr() for each in (*module.parameters(), x)}
+def kept_by(work: Callable[[], Tensor], own: Iterable[Tensor]) -> int:
+    """Bytes that autograd keeps of some work for the backward pass, and of what comes out.
+
+    own: what is there anyway, weights and inputs, and does not count.
+    """
+    there = {each.untyped_storage().data_ptr() for each in own}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in there:
             kept[storage.data_ptr()] = storage.nbytes()
             alive.append(tensor)  # so that its place is not taken by the next one
         return tensor
 
     alive: list[Tensor] = []
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each):
-        output = module(x)
+        output = work()
     return sum(kept.values()) + int(output.nbytes)
 
 

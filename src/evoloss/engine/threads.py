@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
-
-@cache
-def cores() -> int:
-    """How many cores this process may use: those it is given, $EVOLOSS_THREADS at most."""
-    most = int(os.environ.get("EVOLOSS_THREADS") or 2**16)
-    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    return max(1, min(given, most))
+from evoloss.machine import cores
 
 
 def spread(kernel: Callable[..., None], arguments: Sequence[Any], bounds: Sequence[int]) -> None:

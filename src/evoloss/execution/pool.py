@@ -11,8 +11,9 @@ from evoloss.errors import NoWorkers, UserError
 from evoloss.execution.attempts import Attempt
 from evoloss.execution.crew import Crew, Limits
 from evoloss.execution.executor import Plain, Recipe
-from evoloss.execution.process import Worker, memory_of_machine
+from evoloss.execution.process import Worker
 from evoloss.execution.shared_arrays import share
+from evoloss.machine import memory_of_machine
 
 _LEAST = 1 << 28
 """Bytes that a worker needs to have torch at hand."""

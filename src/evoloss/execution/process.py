@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Mapping
 from multiprocessing import Pipe
 from pathlib import Path
-from typing import Any
 
 from evoloss.execution import wire
 from evoloss.execution.attempts import CalledOff
@@ -181,9 +180,3 @@ def _anonymous(status: str) -> int:
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def memory_of_machine() -> int:
-    """Bytes of memory in all."""
-    pages: Any = os.sysconf("SC_PHYS_PAGES")
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -20,8 +20,9 @@ from evoloss.errors import NoWorkers, UserError
 from evoloss.execution.attempts import Attempt, CalledOff
 from evoloss.execution.crew import Broken, Crew, Death, Killed, Limits, Slow, Stillborn
 from evoloss.execution.executor import Plain, Recipe
-from evoloss.execution.process import Worker, memory_of_machine
+from evoloss.execution.process import Worker
 from evoloss.execution.shared_arrays import share
+from evoloss.machine import memory_of_machine
 from evoloss.wording import counted
 
 LOCAL = "local"

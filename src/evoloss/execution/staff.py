@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from evoloss.errors import UserError
 from evoloss.execution.crew import SECONDS, Crew, Limits
@@ -13,16 +15,21 @@ from evoloss.execution.in_process import InProcess
 from evoloss.execution.pool import Pool
 from evoloss.wording import counted
 
+USUAL: Literal["usual"] = "usual"
+"""As many workers as suit the work and the machine, which whoever asks need not know."""
+Workers = int | Literal["usual"] | None
+
 
 @dataclass(frozen=True)
 class Staff:
     """workers: how many processes of this machine; ray: the address of a cluster; neither: here.
 
-    limits: of either. gpus_per_shard: what Ray sets aside for each shard; 0.5 lets two share one.
+    workers may be USUAL, which is none before it is settled. limits: of either.
+    gpus_per_shard: what Ray sets aside for each shard; 0.5 lets two share one.
     Raises: UserError for what excludes each other, or asks for nothing.
     """
 
-    workers: int | None = None
+    workers: Workers = None
     ray: str | None = None
     limits: Limits | None = None
     gpus_per_shard: float = 0.0
@@ -32,7 +39,7 @@ class Staff:
             raise UserError(
                 "workers and ray exclude each other: Ray decides on its processes itself"
             )
-        if self.workers is not None and self.workers < 1:
+        if isinstance(self.workers, int) and self.workers < 1:
             raise UserError(f"{self.workers} workers: give at least 1, or leave them out")
         gpus = self.gpus_per_shard
         if gpus and self.ray is None:
@@ -45,7 +52,16 @@ class Staff:
     @property
     def elsewhere(self) -> bool:
         """Whether other processes than this one do the work."""
-        return self.workers is not None or self.ray is not None
+        return isinstance(self.workers, int) or self.ray is not None
+
+    def settled(self, usual: int | None) -> Staff:
+        """With so many workers where there are to be as many as usual, None for none.
+
+        Who did not ask for workers did not ask for their limit of time.
+        """
+        if self.workers != USUAL:
+            return self
+        return replace(self, workers=usual, limits=self.limits or Limits(seconds=math.inf))
 
     def check(self, source: object, name: str, advice: str) -> None:
         """Raises: UserError if others are to do the work, but cannot load what has no source."""
@@ -76,9 +92,10 @@ class Staff:
 
     def _crew(self, recipe: Recipe, shard: int | None, seconds: float) -> Crew:
         limits = self.limits or Limits()
+        count = self.workers if isinstance(self.workers, int) else 1
         limits = replace(limits, seconds=limits.seconds or seconds)
         if self.ray is None:
-            return Pool(recipe, self.workers or 1, shard, limits)
+            return Pool(recipe, count, shard, limits)
         from evoloss.execution.ray_cluster import RayCluster
 
         return RayCluster(recipe, self.ray, shard, limits, self.gpus_per_shard)

@@ -15,6 +15,7 @@ from evoloss.discovery.candidate import Candidate, Fate
 from evoloss.discovery.race import Racing
 from evoloss.discovery.randomness import Purpose
 from evoloss.engine.device import described
+from evoloss.engine.memory import budget
 from evoloss.engine.remembered import remembered
 from evoloss.execution.executor import Executor, Fault
 from evoloss.execution.in_process import InProcess
@@ -23,17 +24,21 @@ from evoloss.lang.fingerprint import batch_direction_fingerprint
 from evoloss.lang.screening import fault
 from evoloss.lang.types import UNLEARNING, UNLEARNING_FORGET, Signature
 from evoloss.lang.zoo import loss as known_loss
+from evoloss.machine import cores, memory_of_machine
 from evoloss.propose.proposer import Goal, Proposer, Space
-from evoloss.unlearn.bench import MOST_TOGETHER, Bench, Sharing
+from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.contenders import Contender, trials
+from evoloss.unlearn.footprint import Footprint, footprint
 from evoloss.unlearn.methods import Makers, known_losses, proposer
 from evoloss.unlearn.metrics.meaning import meanings
 from evoloss.unlearn.objective import signature_of
 from evoloss.unlearn.phase import Phase
 from evoloss.unlearn.plain import written
 from evoloss.unlearn.settings import UnlearnSettings
+from evoloss.unlearn.sharing import MOST_TOGETHER, SHARE, Sharing, bounded, on_processors
 from evoloss.unlearn.trainings import Trainings
 from evoloss.unlearn.trials import TIMED, Trials, Tried, fastest
+from evoloss.wording import counted
 
 _CURVE = "balance on the part of the data that the search measures, before the end from the \
 probabilities of answers alone"
@@ -174,28 +179,53 @@ class Unlearning:
         """Trainings of an adapter for each loss. seed: another one, other minibatches."""
         return loss_trials(self.bench, phase, losses, epochs, rates, seed, self.executor)
 
-    def fastest(self) -> Sharing:
-        """How to share this machine among adapters, tried out as far as it is not given.
+    def sharing(self) -> Sharing:
+        """How to share this machine among adapters.
 
-        Once for such a model and settings: the next search is to have the same history.
+        In shards, processors are shared by a rule (`sharing.on_processors`). Without, so many
+        adapters as there is room for train side by side, or one after the other, whatever a trial
+        finds faster; once for such a model and settings, so that the next search has the same
+        history.
         """
         bench, settings = self.bench, self.settings
-        if settings.shard is not None:
+        device = bench.language.device
+        if settings.shard is not None and device.type != "cpu":
             return bench.sharing
-        most, epochs = min(settings.population, MOST_TOGETHER), max(TIMED, settings.epochs)
-        choices = {1, most} if settings.together is None else {settings.together}
+        sets = bench.searching.sets
+
+        def estimate(_: Sequence[int]) -> list[Footprint]:
+            return [footprint(bench.language.model, sets, settings.lora, settings.batch)]
+
+        [needed] = bench.in_parts([0], estimate)
+        if settings.shard is not None:
+            return self._told(on_processors(needed, settings, cores(), memory_of_machine()))
+        most = min(settings.population, MOST_TOGETHER)
+        room = budget(device, None) or SHARE * memory_of_machine() - needed.process
+        bench.sharing = self._told(bounded(bench.sharing, needed, settings, room, most))
+        most = bench.sharing.together
+        choices = {most} if settings.together else {1, most}
+        epochs = max(TIMED, settings.epochs)
 
         def some(count: int) -> Trials:
             return self.trials(bench.searching, [self.usual] * count, [epochs] * count)
 
-        language = bench.language
         about = (
-            repr(language.model), language.precision, described(language.device), settings.batch,
-            settings.lora, sorted(choices), len(bench.searching.sets.forget),
+            repr(bench.language.model), bench.language.precision, described(device), settings.batch,
+            settings.lora, sorted(choices), bench.sharing.trained, len(sets.forget),
         )  # fmt: skip
         found = remembered("adapters", about, lambda: asdict(fastest(bench, some, choices)))
         # Memory may not have done for what was tried out.
-        return replace(Sharing(**found), together=min(found["together"], bench.sharing.together))
+        together = min(found["together"], bench.sharing.together)
+        return replace(bench.sharing, together=together, threads=found["threads"])
+
+    def _told(self, sharing: Sharing) -> Sharing:
+        """The same; says so where memory does for less than a whole minibatch of one adapter."""
+        if sharing.trained is not None:
+            rows = counted(sharing.trained, "row")
+            self.bench.say(
+                f"note: memory does for {rows} of a minibatch at a time, which costs time"
+            )
+        return sharing
 
 
 def loss_trials(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal, TypeVar
 
@@ -39,53 +39,17 @@ from evoloss.unlearn.prepared import Prepared, prepare
 from evoloss.unlearn.problem import Problem
 from evoloss.unlearn.recipes import TRAINED, Measured
 from evoloss.unlearn.settings import UnlearnSettings
+from evoloss.unlearn.sharing import Sharing
 from evoloss.unlearn.tokens import Encoded, padded
 from evoloss.unlearn.trainer import Progress, begin
 from evoloss.wording import counted
 
-MOST_TOGETHER = 16
 LEAST_TO_DIVIDE = 8
 """With fewer rows to keep, a search measures those that it trains on."""
 
 T = TypeVar("T")
 Say = Callable[[str], None]
 """Tells the user something, in a line."""
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """How the machine is used: adapters that train side by side, and torch's threads."""
-
-    together: int
-    threads: int
-
-    @classmethod
-    def of(cls, settings: UnlearnSettings) -> Sharing:
-        """As the settings say. A shard is one batch on one thread, wherever it is trained."""
-        if settings.shard is None:
-            return cls(settings.together or MOST_TOGETHER, torch.get_num_threads())
-        return cls(settings.together or settings.shard, 1)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Within it, torch uses so many threads."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
-@dataclass(frozen=True)
-class AtOnce:
-    """Rows that go through the model at once, for each adapter; None: as many as are wanted.
-
-    trained: of a minibatch, the loss being that of all its rows. measured: where nothing is learnt.
-    """
-
-    trained: int | None = None
-    measured: int | None = None
 
 
 Kind = Literal["trained", "measured"]
@@ -108,8 +72,7 @@ class Bench:
         self.device = device
         self.known = known or {}
         self.sharing = Sharing.of(settings)
-        self.at_once = AtOnce()
-        self._whole = Sharing(self.sharing.together, torch.get_num_threads())
+        self._whole = replace(self.sharing, threads=torch.get_num_threads())
         self.language: Language = load_language(problem.model, device, settings.precision)
         chosen_layers(self.language.model, settings.lora.targets)  # wrong names are told here
         # As it is from here on: a run that is resumed elsewhere has the same weights.
@@ -222,7 +185,7 @@ class Bench:
     ) -> list[T]:  # fmt: skip
         """The work on so many at a time; half as many where memory does not do, then half the rows.
 
-        kind: which of `AtOnce`'s rows the work is on; who measures asks for `rows_measured` itself.
+        kind: which rows of `Sharing` the work is on; who measures asks for `rows_measured` itself.
         Raises: UserError where memory does not do for one row of one.
         """
 
@@ -231,17 +194,17 @@ class Bench:
             self.say(f"out of memory: {counted(count, 'adapter')} at a time from here on")
 
         def smaller() -> bool:
-            before: int | None = getattr(self.at_once, kind)
+            before: int | None = getattr(self.sharing, kind)
             if before == 1:
                 return False
             wanted = self.settings.batch if kind == "trained" else self.rows_measured
             count = max(1, (before or wanted) // 2)
-            self.at_once = replace(self.at_once, **{kind: count})
+            self.sharing = replace(self.sharing, **{kind: count})
             self.say(f"out of memory: {counted(count, 'row')} {_SAID[kind]} at a time from here on")
             return True
 
         def some(part: Sequence[int]) -> list[T]:
-            with rows_at_once(self.at_once.trained if kind == "trained" else None):
+            with rows_at_once(self.sharing.trained if kind == "trained" else None):
                 return work(part)
 
         with _enough_memory(self.settings):
@@ -250,7 +213,7 @@ class Bench:
     @property
     def rows_measured(self) -> int:
         """How many rows go through the model at once where nothing is learnt: no state is kept."""
-        return self.at_once.measured or 4 * self.settings.batch
+        return self.sharing.measured or 4 * self.settings.batch
 
     def start_of(self, number: int) -> Progress:
         """The new adapter of a number."""
@@ -298,7 +261,7 @@ class Bench:
 
     def _reference(self, data: Sequences) -> Tensor:
         def some(_: Sequence[int]) -> list[Tensor]:
-            most = self.at_once.measured or REFERENCE_BATCH
+            most = self.sharing.measured or REFERENCE_BATCH
             return [self.language.reference(data, min(most, REFERENCE_BATCH))]
 
         [found] = self.in_parts([0], some, "measured")

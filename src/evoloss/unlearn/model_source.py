@@ -35,15 +35,6 @@ def folder_of(name: str) -> Path | None:
     return None
 
 
-def bytes_of_weights(name: str) -> int | None:
-    """The size of a model's weights on disk; None for one that is in no folder of its own."""
-    folder = Path(name)
-    if not folder.is_dir() or (folder / _ADAPTER).exists():
-        return None
-    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-    return sum(each.stat().st_size for each in files) or None
-
-
 def only_kept(name: str) -> bool:
     """Whether a model of the hub can be had only from what was fetched of it earlier.
 

@@ -13,15 +13,16 @@ from evoloss.discovery.progress import Observer
 from evoloss.discovery.result import Result
 from evoloss.errors import UserError
 from evoloss.execution.crew import Limits
-from evoloss.execution.staff import Staff
+from evoloss.execution.staff import Staff, Workers
 from evoloss.lang.text import to_text
 from evoloss.store import Store
 from evoloss.unlearn import identity
 from evoloss.unlearn.arena import Unlearning
-from evoloss.unlearn.bench import Bench, Say, Sharing
+from evoloss.unlearn.bench import Bench, Say
 from evoloss.unlearn.methods import Makers
 from evoloss.unlearn.problem import KIND, Problem, load_problem
 from evoloss.unlearn.settings import UnlearnSettings, unlearn_settings
+from evoloss.unlearn.sharing import Sharing
 from evoloss.unlearn.workers import check_workers, executor, own_device, usual_shard
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def search(
     makers: Makers | None = None,
     endpoint: Endpoint | None = None,
     say: Say = lambda line: None,
-    workers: int | None = None,
+    workers: Workers = None,
     ray: str | None = None,
     limits: Limits | None = None,
     gpus_per_shard: float = 0.0,
@@ -49,7 +50,8 @@ def search(
     else there is to tell. makers: of proposers that need more than the space, by method.
     endpoint, report: kept with the run, for who resumes it; the latter says how what is found is
     to be compared in the end.
-    workers, ray, limits: as of `evoloss.search`. gpus_per_shard: what Ray sets aside of them for
+    workers, ray, limits: as of `evoloss.search`; 'usual' workers are as many as suit the model and
+    the machine, which changes nothing but the time. gpus_per_shard: what Ray sets aside of them for
     each shard of adapters, which are then trained on a GPU; with Ray and without it, on CPUs.
     settings: see `UnlearnSettings`.
     Raises: UserError for data, a model, a setting or a directory that will not do, or if no loss
@@ -59,12 +61,12 @@ def search(
     chosen = unlearn_settings(**settings)
     check_workers(problem, staff)
     if "shard" not in settings:
-        chosen = replace(chosen, shard=usual_shard(problem, chosen, staff))
+        chosen = replace(chosen, shard=usual_shard(chosen, staff))
     if out is not None:
         Store.check_free(Path(out))
     bench = Bench(problem, chosen, say, own_device(staff, chosen))
     arena = Unlearning(bench, makers)
-    bench.sharing = arena.fastest()
+    bench.sharing = arena.sharing()
     store = None
     if out is not None:
         about = {
@@ -93,7 +95,7 @@ def resume(
     observer: Observer | None = None,
     makers: Makers | None = None,
     say: Say = lambda line: None,
-    workers: int | None = None,
+    workers: Workers = None,
     ray: str | None = None,
     limits: Limits | None = None,
     gpus_per_shard: float = 0.0,

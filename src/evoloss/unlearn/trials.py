@@ -19,11 +19,12 @@ from evoloss.discovery.race import Marks, Racing, worse_half
 from evoloss.discovery.randomness import Purpose
 from evoloss.execution.executor import Executor, Fault, Plain
 from evoloss.execution.in_process import InProcess
-from evoloss.unlearn.bench import Bench, Sharing
+from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.metrics.scores import objective as score_of
 from evoloss.unlearn.phase import Phase
 from evoloss.unlearn.plain import Entry, measured_of, plain_progress, weights_of
 from evoloss.unlearn.recipes import Measured
+from evoloss.unlearn.sharing import Sharing
 from evoloss.unlearn.trainer import Progress
 from evoloss.unlearn.trainings import Group, Trainings
 from evoloss.wording import counted

@@ -15,25 +15,18 @@ from typing import Any
 import numpy as np
 
 from evoloss.engine.device import check_promised, resolved
-from evoloss.engine.threads import cores
-from evoloss.execution.executor import Executor, Recipe, shards
-from evoloss.execution.pool import usual_workers
+from evoloss.execution.executor import Executor, Recipe
 from evoloss.execution.shared_arrays import Arrays
 from evoloss.execution.staff import Staff
 from evoloss.execution.tensors import tensor
-from evoloss.unlearn.bench import Bench, Sharing
-from evoloss.unlearn.model_source import bytes_of_weights
+from evoloss.unlearn.bench import Bench
 from evoloss.unlearn.phase import Known
 from evoloss.unlearn.plain import measured_of, plain_measured
 from evoloss.unlearn.problem import Problem, load_problem
 from evoloss.unlearn.settings import UnlearnSettings
+from evoloss.unlearn.sharing import SHARD, Sharing
 from evoloss.unlearn.trainings import Trainings
 
-SHARD = 2
-"""Adapters that one worker takes at a time: few enough that a race of 8 keeps two workers busy."""
-SMALL = 1 << 25
-"""Bytes of weights up to which a model is trained on one thread a core and not on all of them. That
-this is faster was measured with 5 MB, the demonstration's."""
 _SECONDS = 86_400.0
 """What an adapter may take for a part of its race, unless it is said: models differ in size."""
 
@@ -44,33 +37,15 @@ def check_workers(problem: Problem, staff: Staff) -> None:
     staff.check(problem.source, f"the data of '{problem.data.name}'", advice)
 
 
-def usual_shard(problem: Problem, settings: UnlearnSettings, staff: Staff) -> int | None:
+def usual_shard(settings: UnlearnSettings, staff: Staff) -> int | None:
     """How many adapters are one piece of work where the settings do not say it.
 
-    So that a search has one history whoever does it, those of small models are in shards in this
-    process too. It has all of a generation in one where that takes a GPU or every thread to be
-    fast, and where the settings say how many train side by side.
+    So that a search has one history whoever does it, adapters are in shards in this process too.
+    It has all of a generation in one where that takes a GPU to be fast, and where the settings say
+    how many train side by side.
     """
-    if staff.elsewhere:
-        return SHARD
-    return SHARD if _in_shards(problem.model, settings) else None
-
-
-def workers_of(source: Mapping[str, Any] | None, settings: UnlearnSettings) -> int | None:
-    """How many do a search in shards where nobody says it; None: none but this process.
-
-    source: of the problem, as workers load it.
-    """
-    if source is None or not _in_shards(source["model"], settings):
-        return None
-    return usual_workers(cores(), len(shards(settings.population, settings.shard or SHARD)))
-
-
-def _in_shards(model: str, settings: UnlearnSettings) -> bool:
-    if resolved(settings.device) != "cpu" or settings.together is not None:
-        return False
-    size = bytes_of_weights(model)
-    return size is not None and size <= SMALL
+    here = resolved(settings.device) != "cpu" or settings.together is not None
+    return None if here and not staff.elsewhere else SHARD
 
 
 def own_device(staff: Staff, settings: UnlearnSettings) -> str:
@@ -83,9 +58,12 @@ def own_device(staff: Staff, settings: UnlearnSettings) -> str:
 def executor(bench: Bench, staff: Staff, *phases: str) -> AbstractContextManager[Executor]:
     """Where the work on some phases of this bench is done; closed at the end.
 
+    As many workers as usual are as many as the bench is shared by, and none for data in memory.
+
     phases: their names; without any, all that a search works on.
     """
-    return staff.at_work(
+    usable = bench.problem.source is not None and bench.language.device.type == "cpu"
+    return staff.settled(bench.sharing.workers if usable else None).at_work(
         lambda: Trainings(bench), lambda: _recipe(bench, staff, phases or bench.selecting),
         bench.settings.shard, _SECONDS,
     )  # fmt: skip
