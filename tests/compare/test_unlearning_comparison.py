@@ -22,7 +22,7 @@ from evoloss.execution.staff import Staff
 from evoloss.propose.llm import Endpoint
 from evoloss.store import Store
 from evoloss.unlearn.problem import load_problem
-from evoloss.unlearn.workers import SHARD
+from evoloss.unlearn.sharing import SHARD
 from mirror import mirrors
 from propose.llm_server import Scripted, Server, losses
 from unmarked import forget_marks
@@ -357,6 +357,20 @@ def test_wrong_names_and_other_circumstances_are_refused(done, problem, tmp_path
     moved.file(0).write_text("{")
     with pytest.raises(UserError, match=r"cannot read .*: delete it"):
         run(moved, problem)
+
+
+def test_a_setting_that_an_earlier_version_did_not_have_was_what_is_its_default(
+    done, problem, tmp_path
+):
+    made, written = plan(tmp_path), json.loads(done.file(0).read_text())
+    own = written["settings"]
+    assert own.pop("warmup") == 0.0
+    made.file(0).write_text(json.dumps(written))
+    hand_written.check(made, problem, 0)
+    warmer = replace(made, settings={**SMALL, "warmup": 0.1})
+    for other in (warmer, replace(made, settings={**SMALL, "lr": 2 * SMALL["lr"]})):
+        with pytest.raises(UserError, match="was made with another model"):
+            hand_written.check(other, problem, 0)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from evoloss.execution.executor import Executor
 from evoloss.unlearn import identity
 from evoloss.unlearn.contenders import Contender, Effort, contender, tuned
 from evoloss.unlearn.problem import Problem
+from evoloss.unlearn.settings import UnlearnSettings
 
 if TYPE_CHECKING:
     from evoloss.unlearn.bench import Bench
@@ -86,22 +87,35 @@ def _file(plan: UnlearnPlan, seed: int) -> Record:
 def _circumstances(plan: UnlearnPlan, problem: Problem, seed: int) -> Record:
     """What the numbers of a file of hand-written losses depend on, as plain data."""
     settings = plan.cells_of(seed)[0].settings
+    return _plain(
+        {
+            "task": problem.data.name,
+            "source": problem.source,
+            "digests": identity.of_data(problem.data),
+            "settings": _own(settings),
+            "trainings": plan.trainings(settings),
+            "eval_seeds": plan.eval_seeds,
+        }
+    )
+
+
+def _own(settings: UnlearnSettings) -> Record:
+    """What matters to hand-written losses, which nobody proposes."""
     own = comparable(settings).to_json()
     del own["method"]
-    plain = {
-        "task": problem.data.name,
-        "source": problem.source,
-        "digests": identity.of_data(problem.data),
-        "settings": own,
-        "trainings": plan.trainings(settings),
-        "eval_seeds": plan.eval_seeds,
-    }
-    return dict(json.loads(json.dumps(plain)))
+    return _plain(own)
+
+
+def _plain(data: Record) -> Record:
+    """As it is read from a file."""
+    return dict(json.loads(json.dumps(data)))
 
 
 def check(plan: UnlearnPlan, problem: Problem, seed: int) -> None:
     """Raises: UserError where the file of a seed was made with something else, or is damaged."""
     file, wanted = _file(plan, seed), _circumstances(plan, problem, seed)
+    if "settings" in file:  # one that an earlier version did not have was what is now its default
+        file["settings"] = {**_own(UnlearnSettings()), **file["settings"]}
     if file and any(file.get(name) != value for name, value in wanted.items()):
         raise UserError(
             f"'{plan.file(seed)}' was made with another model, data, budget or settings: "
