@@ -191,27 +191,38 @@ class Unlearning:
         device = bench.language.device
         if settings.shard is not None and device.type != "cpu":
             return bench.sharing
+        needed = self._footprint()
+        if settings.shard is not None:
+            return self._told(on_processors(needed, settings, cores(), memory_of_machine()))
+        room = budget(device, None) or SHARE * memory_of_machine() - needed.process
+        most = min(settings.population, MOST_TOGETHER)
+        bench.sharing = self._told(bounded(bench.sharing, needed, settings, room, most))
+        return self._fastest()
+
+    def _footprint(self) -> Footprint:
+        bench, settings = self.bench, self.settings
         sets = bench.searching.sets
 
         def estimate(_: Sequence[int]) -> list[Footprint]:
             return [footprint(bench.language.model, sets, settings.lora, settings.batch)]
 
         [needed] = bench.in_parts([0], estimate)
-        if settings.shard is not None:
-            return self._told(on_processors(needed, settings, cores(), memory_of_machine()))
-        most = min(settings.population, MOST_TOGETHER)
-        room = budget(device, None) or SHARE * memory_of_machine() - needed.process
-        bench.sharing = self._told(bounded(bench.sharing, needed, settings, room, most))
-        most = bench.sharing.together
+        return needed
+
+    def _fastest(self) -> Sharing:
+        """Of the bench's adapters side by side and one at a time, what a trial finds faster."""
+        bench, settings = self.bench, self.settings
+        most, epochs = bench.sharing.together, max(TIMED, settings.epochs)
         choices = {most} if settings.together else {1, most}
-        epochs = max(TIMED, settings.epochs)
 
         def some(count: int) -> Trials:
             return self.trials(bench.searching, [self.usual] * count, [epochs] * count)
 
+        language = bench.language
         about = (
-            repr(bench.language.model), bench.language.precision, described(device), settings.batch,
-            settings.lora, sorted(choices), bench.sharing.trained, len(sets.forget),
+            repr(language.model), language.precision, described(language.device), settings.batch,
+            settings.lora, sorted(choices), bench.sharing.trained,
+            len(bench.searching.sets.forget),
         )  # fmt: skip
         found = remembered("adapters", about, lambda: asdict(fastest(bench, some, choices)))
         # Memory may not have done for what was tried out.
