@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from evoloss.errors import UserError
 from evoloss.execution import attempts
 from evoloss.execution import pool as pool_module
-from evoloss.execution.crew import Broken, Limits
+from evoloss.execution.crew import Broken, Death, Killed, Limits
 from evoloss.execution.executor import Fault, Recipe, shards
 from evoloss.execution.in_process import InProcess
 from evoloss.execution.pool import Pool, usual_workers
+from evoloss.execution.process import Worker
 from evoloss.execution.wire import receive, send
 from troublesome import Workplace
 
@@ -337,6 +338,43 @@ def test_nothing_is_left_of_a_driver_that_is_killed_or_stopped(end, tmp_path):
     driver.send_signal(end)
     driver.communicate(timeout=120)
     assert gone([*pids, *children])
+
+
+def at_work(end):
+    """What becomes of a worker at work that is ended so, and the seconds until that is known."""
+    worker = Worker(RECIPE, {}, 2**33)
+    job = {"call": "square", "items": items(1), "common": {}}
+    worker.ask(job, 60)
+    thread = threading.Timer(0.3, end, [worker])
+    thread.start()
+    begun = time.monotonic()
+    with pytest.raises(Death) as raised:
+        worker.ask({**job, "common": {"seconds": 60}}, 120)
+    seconds = time.monotonic() - begun
+    thread.join()
+    worker.kill()
+    return raised.value, seconds
+
+
+def test_a_worker_whose_keeper_tells_it_late_was_killed_from_outside():
+    """As on a machine with much to do."""
+
+    def end(worker):
+        children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text()
+        os.kill(worker.pid, signal.SIGSTOP)
+        os.kill(int(children), signal.SIGKILL)
+        time.sleep(3.0)
+        os.kill(worker.pid, signal.SIGCONT)
+
+    death, seconds = at_work(end)
+    assert isinstance(death, Killed)
+    assert 3.0 < seconds < 15.0
+
+
+def test_a_worker_that_the_driver_ends_is_not_waited_for():
+    death, seconds = at_work(Worker.kill)
+    assert isinstance(death, Killed)
+    assert seconds < 10.0
 
 
 def test_a_closed_pool_leaves_no_process():

@@ -29,7 +29,8 @@ _WATCH = 0.2
 """Seconds between two looks at a worker's time and memory."""
 _MAKING = 600.0
 """Seconds that a worker may take to import and to load its task."""
-_DYING = 2.0
+_DYING = 20.0
+"""Seconds until a worker that hung up has ended: its keeper has to be given a processor first."""
 _KEPT = 16
 """Pieces of 4 KiB that are kept of what a worker prints: the last ones."""
 
@@ -133,6 +134,8 @@ class Worker:
         """How the worker died, which is seen a moment after its channel closed."""
         deadline = time.monotonic() + _DYING
         while (ended := self._ended()) is None:
+            if self._process.returncode is not None:
+                return Killed("the driver ended it")
             if time.monotonic() > deadline:
                 return Death("it closed the channel to the driver")
             time.sleep(0.01)
