@@ -59,7 +59,9 @@ print((held("VmHWM") - before) / ((needed.row * rows) if rows else needed.adapte
 """
 
 
-@pytest.mark.parametrize(("adapters", "rows"), [(1, 0), (3, 0), (1, 6)])
+@pytest.mark.parametrize(
+    ("adapters", "rows"), [(1, 0), pytest.param(3, 0, marks=pytest.mark.slow), (1, 6)]
+)
 def test_the_estimate_is_what_steps_take_and_some_more(adapters, rows):
     """Of the process's own memory, as Linux counts it."""
     command = [sys.executable, "-c", STEPS, str(adapters), str(rows)]

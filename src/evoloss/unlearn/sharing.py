@@ -22,7 +22,7 @@ SHARD = 2
 """Adapters that one process takes at a time: few enough that a race of 8 keeps two workers busy."""
 MOST_TOGETHER = 16
 SMALL = 1 << 25
-"""Bytes of weights up to which a second thread makes a training no faster."""
+"""Bytes of weights up to which a process has one thread: small tensors gain little by more."""
 SHARE = 0.9
 """Of the machine's memory; the rest is for other programs."""
 
