@@ -34,7 +34,7 @@ from torch.profiler import ProfilerActivity, profile
 from evoloss.discovery.settings import preset
 from evoloss.discovery.workbench import Workbench
 from evoloss.engine.loss_population import LossPopulation
-from evoloss.engine.training import Trained, fresh_network, train
+from evoloss.engine.training import Batches, Trained, fresh_network, train_each
 from evoloss.tasks.registry import load_task
 from evoloss.tasks.task import Task
 
@@ -113,11 +113,12 @@ def trainings(case: Case, device: str = "cpu") -> tuple[Callable[[], None], list
     trial, task = bench.fitness_trials[0], bench.task
     losses = LossPopulation([bench.usual] * case.population, "none")
     start = Trained.start(trial.initial, case.population)
+    batches = Batches(trial.train.x, trial.train.y, trial.batches)
 
     def work() -> None:
         with bench.threads():
-            train(start, bench.stack, losses, losses.initial_phi(bench.device), trial.train.x,
-                  trial.train.y, trial.batches, task.output, bench.sgd, bench.graphs)  # fmt: skip
+            train_each([start], bench.stack, losses, losses.initial_phi(bench.device), [batches],
+                       task.output, bench.sgd, bench.graphs)  # fmt: skip
 
     x = trial.train.x[: len(trial.batches[0])].cpu()
     return work, products(fresh_network(task.network, 0), x)

@@ -11,7 +11,7 @@ from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import SGD
 from evoloss.engine.stack import LoopStack, VmapStack, parameters
 from evoloss.engine.stacking import make_stack
-from evoloss.engine.training import Trained, calibration, fresh_weights, predict, train
+from evoloss.engine.training import Batches, Trained, calibration, fresh_weights, predict, train
 from evoloss.lang.parse import parse
 from evoloss.local_search.unrolled import Inner, hypergradient
 from evoloss.tasks.networks import network_factory
@@ -53,7 +53,7 @@ def test_two_copies_train_as_torch_trains_each(spec, way):
     initial = fresh_weights(lambda: factory().double(), 5)
     found = train(
         Trained.start(initial, 2), STACKS[way](seeded(factory, 6)), losses, losses.initial_phi(),
-        x, y, batches, "softmax", sgd,
+        Batches(x, y, batches), "softmax", sgd,
     ).theta  # fmt: skip
     for row, loss in zip(found, LOSSES, strict=True):
         module = seeded(factory)

@@ -9,13 +9,13 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from evoloss.engine import triton_form
+from evoloss.engine import training, triton_form
 from evoloss.engine.captured import Graphs
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import SGD
 from evoloss.engine.stack import LoopStack, parameters
 from evoloss.engine.stacking import make_stack
-from evoloss.engine.training import Trained, train
+from evoloss.engine.training import Batches, Trained, train, train_each
 from evoloss.lang.parse import parse
 from evoloss.local_search.captured import CapturedHyperGradient
 from evoloss.local_search.inner import Inner
@@ -123,20 +123,40 @@ X, Y = draws(0, 4, 2), draws(1, 4, 2).softmax(-1)
 THETA = 0.5 * draws(2, 1, parameters(network()).numel())
 
 
+ROWS = np.array([[[0, 1], [2, 3], [1, 2]], [[3, 0], [2, 1], [0, 1]]])
+
+
 @pytest.mark.parametrize("kind", ["dense", "loop"])
-def test_a_recorded_training_serves_other_losses_and_equals_one_that_is_not(graphs, kind):
-    batches = np.array([[0, 1], [2, 3], [1, 2]])
+@pytest.mark.parametrize("trainings", [1, 2])
+@pytest.mark.parametrize("gathered", [1, 2**20])
+def test_recorded_trainings_serve_other_losses_and_equal_those_that_are_not(
+    graphs, kind, trainings, gathered, monkeypatch
+):
+    monkeypatch.setattr(training, "_GATHERED_BYTES", gathered)
+    batches = [Batches(X + n, Y, ROWS[n]) for n in range(trainings)]
     for texts in LOSSES:
         losses = population(texts, "none")
-        start = Trained.start(THETA, 2)
-        arguments = losses, losses.initial_phi(), X, Y, batches, "softmax", SGD_
-        plain = train(start, stack(kind), *arguments)
-        found = train(start, stack(kind), *arguments, graphs)
-        assert torch.equal(found.theta, plain.theta)
-        assert torch.equal(found.velocity, plain.velocity)
-        assert found.steps == plain.steps == 3
-        assert not torch.equal(found.theta[0], found.theta[1])
+        starts = [Trained.start(THETA + n, 2) for n in range(trainings)]
+        rest = "softmax", SGD_
+        given = stack(kind), losses, losses.initial_phi()
+        found = train_each(starts, *given, batches, *rest, graphs)
+        for start, own, each in zip(starts, batches, found, strict=True):
+            plain = train(start, *given, own, *rest)
+            assert torch.equal(each.theta, plain.theta)
+            assert torch.equal(each.velocity, plain.velocity)
+            assert each.steps == plain.steps == 3
+            assert not torch.equal(each.theta[0], each.theta[1])
     assert len(graphs.made) == 1
+
+
+def test_trainings_of_unlike_minibatches_are_not_recorded(graphs):
+    losses = population(LOSSES[0], "none")
+    batches = [Batches(X, Y, np.array([[0, 1]])), Batches(X, Y, np.array([[0, 1, 2]]))]
+    starts = [Trained.start(THETA, 2)] * 2
+    given = stack("dense"), losses, losses.initial_phi()
+    found = train_each(starts, *given, batches, "softmax", SGD_, graphs)
+    assert graphs.made == []
+    assert torch.equal(found[1].theta, train(starts[1], *given, batches[1], "softmax", SGD_).theta)
 
 
 def test_a_recorded_hyper_gradient_serves_other_losses_and_equals_one_that_is_not(graphs):
@@ -157,12 +177,12 @@ def test_a_recorded_hyper_gradient_serves_other_losses_and_equals_one_that_is_no
 
 
 def test_another_optimiser_or_number_of_losses_is_recorded_anew(graphs):
-    batches = np.array([[0, 1]])
+    batches = [Batches(X, Y, np.array([[0, 1]]))]
     for copies, sgd in ((2, SGD_), (2, SGD(0.1)), (1, SGD_)):
         some = population(LOSSES[0][:copies], "none")
         start = Trained.start(THETA, copies)
-        train(
-            start, stack("dense"), some, some.initial_phi(), X, Y, batches, "softmax", sgd, graphs
+        train_each(
+            [start], stack("dense"), some, some.initial_phi(), batches, "softmax", sgd, graphs
         )
     assert len(graphs.made) == 3
 
@@ -171,6 +191,7 @@ def test_a_network_with_dropout_is_not_recorded(graphs):
     losses = population(LOSSES[0], "none")
     module = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
     start = Trained.start(parameters(module)[None], 2)
-    arguments = losses, losses.initial_phi(), X, Y, np.array([[0, 1]]), "softmax", SGD_
-    train(start, LoopStack(module), *arguments, graphs)
+    batches = [Batches(X, Y, np.array([[0, 1]]))]
+    phi = losses.initial_phi()
+    train_each([start], LoopStack(module), losses, phi, batches, "softmax", SGD_, graphs)
     assert graphs.made == []

@@ -15,7 +15,7 @@ from evoloss.engine.dense import DenseStack, dense_layers
 from evoloss.engine.fused import fused
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import SGD
-from evoloss.engine.training import Trained, fresh_weights, minibatches, train
+from evoloss.engine.training import Batches, Trained, fresh_weights, minibatches, train
 from evoloss.lang.parse import parse
 from tiny import classification, few_shot, regression
 
@@ -59,7 +59,7 @@ def test_training_is_that_of_tensor_operations(network, sgd, output, monkeypatch
     smooth = LOSSES[:3] if output == "identity" else LOSSES
     stack, losses = stack_of(network), LossPopulation(smooth, "none")
     start = Trained.start(fresh_weights(NETWORKS[network], 1), len(smooth))
-    arguments = (stack, losses, losses.initial_phi(), x, y, batches, output, SGDS[sgd])
+    arguments = (stack, losses, losses.initial_phi(), Batches(x, y, batches), output, SGDS[sgd])
     found = train(start, *arguments)
     without_compiled(monkeypatch)
     wanted = train(start, *arguments)
@@ -101,7 +101,8 @@ def test_a_copy_that_breaks_down_leaves_the_others_alone():
         population = LossPopulation(losses, "none")
         start = Trained.start(fresh_weights(NETWORKS["relu"], 1), len(losses))
         phi = population.initial_phi()
-        return train(start, stack_of("relu"), population, phi, x, y, batches, "identity", SGD(0.1))
+        own = Batches(x, y, batches)
+        return train(start, stack_of("relu"), population, phi, own, "identity", SGD(0.1))
 
     both = trained(broken, LOSSES[0]).theta
     assert not torch.isfinite(both[0]).all()

@@ -14,7 +14,7 @@ from evoloss.engine.fan import fan
 from evoloss.engine.loss_population import LossPopulation, values
 from evoloss.engine.optimisers import SGD
 from evoloss.engine.stack import parameters
-from evoloss.engine.training import Trained, minibatches, train
+from evoloss.engine.training import Batches, Trained, minibatches, train
 from evoloss.lang.expr import call, scaled
 from evoloss.lang.network import SHAPES, WEIGHTS, Network
 from evoloss.lang.parse import parse, parse_expression
@@ -190,7 +190,7 @@ def test_compiled_training_is_that_of_tensor_operations(monkeypatch):
     def moved(weights):
         losses = LossPopulation(NETS, weights)
         phi = losses.initial_phi()
-        found = train(start, stack, losses, phi, x, y, batches, "identity", SGD(0.05))
+        found = train(start, stack, losses, phi, Batches(x, y, batches), "identity", SGD(0.05))
         return found.theta - start.theta
 
     compiled, given = moved("none"), moved("constants")

@@ -20,7 +20,7 @@ def test_a_copy_takes_its_states_and_its_passes():
     module, x = nn.Linear(3, 2, bias=False), torch.ones(7, 3)
     one, more = bytes_per_copy(module, x, 1, 1), bytes_per_copy(module, x, 3, 4)
     assert one == 6 * 24 + 3 * 4 * 14
-    assert more - one == (2 * 2 + 2 * 4) * 24
+    assert more == 3 * one + 2 * 4 * 24
 
 
 def test_how_many_fit():

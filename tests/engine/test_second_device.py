@@ -28,7 +28,7 @@ from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import SGD
 from evoloss.engine.stack import parameters
 from evoloss.engine.stacking import make_stack
-from evoloss.engine.training import Trained, predict, train
+from evoloss.engine.training import Batches, Trained, predict, train
 from evoloss.lang.parse import parse
 from evoloss.local_search.inner import Inner
 from evoloss.local_search.unrolled import hypergradient
@@ -64,8 +64,8 @@ def everything(way, backend, device):
     inner = Inner(stack, losses, usual, "softmax", sgd, device)
     batches = [(x[:2], y[:2]), (x[2:4], y[2:4])]
     validation = (x[4:], y[4:])
-    trained = train(Trained.start(theta, 2), stack, losses, phi, x, y, np.array([[0, 1], [2, 3]]),
-                    "softmax", sgd)
+    trained = train(Trained.start(theta, 2), stack, losses, phi,
+                    Batches(x, y, np.array([[0, 1], [2, 3]])), "softmax", sgd)
     return [
         trained.theta, trained.velocity, predict(stack, trained.theta, x, "softmax"),
         hypergradient(inner, theta, batches[:1], validation, phi),

@@ -19,6 +19,7 @@ from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import SGD
 from evoloss.engine.stack import LoopStack, VmapStack, parameters
 from evoloss.engine.training import (
+    Batches,
     InitialWeights,
     Trained,
     fresh_weights,
@@ -82,7 +83,7 @@ def test_a_population_trains_like_separate_networks(way, output, sgd):
     initial = fresh_weights(network, 5)
     stack = STACKS[way](network())
     state = Trained.start(initial, len(LOSSES))
-    found = train(state, stack, losses, phi, X, Y, batches, output, sgd)
+    found = train(state, stack, losses, phi, Batches(X, Y, batches), output, sgd)
     predictions = predict(stack, found.theta, X, output)
     for p, expr in enumerate(LOSSES):
         own = phi[p, : weight_count(expr)]
@@ -101,7 +102,7 @@ def test_single_precision_networks_train_too():
     ways = [
         train(
             Trained(state.theta.to(kind), state.velocity.to(kind)), stack, losses,
-            losses.initial_phi(), X.to(kind), Y.to(kind), batches, "softmax", SGDS[2],
+            losses.initial_phi(), Batches(X.to(kind), Y.to(kind), batches), "softmax", SGDS[2],
         ).theta
         for kind in (torch.float32, torch.float64)
     ]  # fmt: skip
@@ -116,7 +117,8 @@ def test_training_can_be_broken_off_continued_and_thinned_out():
     stack, sgd = STACKS["dense"](network()), SGDS[2]
 
     def further(state, losses, part):
-        return train(state, stack, losses, losses.initial_phi(), X, Y, part, "identity", sgd)
+        own = Batches(X, Y, part)
+        return train(state, stack, losses, losses.initial_phi(), own, "identity", sgd)
 
     start = Trained.start(fresh_weights(network, 1), len(LOSSES))
     before = (start.theta.clone(), start.velocity.clone())
@@ -140,7 +142,8 @@ def test_dropout_masks_are_numbered_by_the_step_of_the_training(segments):
     state, done = Trained.start(initial, 1), 0
     for steps in segments:
         part = batches[done : done + steps]
-        state = train(state, stack, losses, losses.initial_phi(), X, Y, part, "identity", sgd)
+        own = Batches(X, Y, part)
+        state = train(state, stack, losses, losses.initial_phi(), own, "identity", sgd)
         done += steps
     module = noisy().train()
     nn.utils.vector_to_parameters(initial[0].clone(), module.parameters())
@@ -164,7 +167,7 @@ def test_a_network_that_breaks_down_breaks_down_alone():
     stack = STACKS["dense"](network())
     state = Trained.start(fresh_weights(network, 1), 2)
     phi = losses.initial_phi()
-    found = train(state, stack, losses, phi, X, Y, batches, "identity", SGD(0.05)).theta
+    found = train(state, stack, losses, phi, Batches(X, Y, batches), "identity", SGD(0.05)).theta
     assert found[0].isfinite().all()
     assert not found[1].isfinite().all()
 

@@ -9,7 +9,7 @@ import torch
 from evoloss.discovery.race import Racing, Score, race
 from evoloss.discovery.workbench import Trial, Workbench
 from evoloss.engine.loss_population import LossPopulation
-from evoloss.engine.training import Trained, calibration, predict, train
+from evoloss.engine.training import Batches, Trained, calibration, predict, train_each
 from evoloss.lang.expr import Expr
 
 
@@ -62,22 +62,12 @@ def advanced(
     An error is a tuple, one of each trial.
     """
     population = LossPopulation(losses, "none")
-    after = [
-        _segment(bench, population, trial, state, begin, end)
-        for trial, state in zip(trials, states, strict=True)
-    ]
-    return after, _errors(bench, trials, after)
-
-
-def _segment(
-    bench: Workbench, losses: LossPopulation, trial: Trial, state: Trained, begin: int, end: int
-) -> Trained:
-    data, batches = trial.train, trial.batches[begin:end]
-    phi = losses.initial_phi(data.x.device)
-    return train(
-        state, bench.stack, losses, phi, data.x, data.y, batches, bench.task.output, bench.sgd,
-        bench.graphs,
+    batches = [Batches(each.train.x, each.train.y, each.batches[begin:end]) for each in trials]
+    after = train_each(
+        states, bench.stack, population, population.initial_phi(batches[0].x.device), batches,
+        bench.task.output, bench.sgd, bench.graphs,
     )  # fmt: skip
+    return after, _errors(bench, trials, after)
 
 
 def _errors(

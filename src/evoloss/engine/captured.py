@@ -103,6 +103,25 @@ def _warm_up(function: Callable[[], object]) -> None:
     torch.cuda.current_stream().wait_stream(stream)
 
 
+def side_by_side(work: Callable[[int], None], numbers: Sequence[int]) -> None:
+    """Work that is independent of its likes, on a GPU each on a stream of its own.
+
+    A graph that is recorded of it has as many branches, which the GPU runs at the same time.
+    """
+    if len(numbers) == 1 or not torch.cuda.is_available():
+        for number in numbers:
+            work(number)
+        return
+    here = torch.cuda.current_stream()
+    streams = [torch.cuda.Stream() for _ in numbers]
+    for number, stream in zip(numbers, streams, strict=True):
+        stream.wait_stream(here)
+        with torch.cuda.stream(stream):
+            work(number)
+    for stream in streams:
+        here.wait_stream(stream)
+
+
 class Graphs:
     """The captured functions of one stack of networks, by their shapes; the oldest are dropped."""
 

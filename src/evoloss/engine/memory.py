@@ -34,12 +34,13 @@ def budget(device: torch.device, given: float | None) -> float | None:
 def bytes_per_copy(module: nn.Module, x: Tensor, trials: int, unroll: int) -> int:
     """An estimate for one candidate, from one forward pass of one network on a minibatch.
 
-    trials: trainings that a fitness averages over, whose states are kept between two parts of a
-    race; unroll: training steps that tuning looks through, whose weights are kept.
+    trials: trainings that a fitness averages over, which take their steps side by side; unroll:
+    training steps that tuning looks through, whose weights are kept.
     """
     weights = sum(each.numel() * each.element_size() for each in module.parameters())
-    states = _ROWS_OF_WEIGHTS + 2 * (trials - 1) + (2 * unroll if unroll > 1 else 0)
-    return states * weights + _PASSES * kept_by(lambda: module(x), (*module.parameters(), x))
+    passes = _PASSES * kept_by(lambda: module(x), (*module.parameters(), x))
+    tuning = 2 * unroll * weights if unroll > 1 else 0
+    return max(1, trials) * (_ROWS_OF_WEIGHTS * weights + passes) + tuning
 
 
 def kept_by(work: Callable[[], Tensor], own: Iterable[Tensor]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evoloss.engine.captured import Graphs, Tensors, WalkedLosses, capturable, tensors_of
+from evoloss.engine.captured import (
+    Graphs,
+    Tensors,
+    WalkedLosses,
+    capturable,
+    side_by_side,
+    tensors_of,
+)
 from evoloss.engine.device import CPU, seeded
 from evoloss.engine.fused import Table, fused
 from evoloss.engine.loss_population import LossPopulation
@@ -24,6 +31,8 @@ _PREDICTED_ROWS = 2048
 _PREDICTED_NUMBERS = 2**19
 """Inputs at a time: so few images that their feature maps stay near the processor's caches."""
 _CALIBRATION_BATCHES = 16
+_GATHERED_BYTES = 64 * 2**20
+"""Minibatches that are gathered at a time: a step is then given them by one copy."""
 
 
 class InitialWeights:
@@ -99,65 +108,101 @@ class Trained:
         return Trained(self.theta[list(rows)], self.velocity[list(rows)], self.steps)
 
 
-def train(
-    state: Trained,
-    stack: Stack,
-    losses: LossPopulation,
-    phi: Tensor,
-    x: Tensor,
-    y: Tensor,
-    batches: NDArray[np.int64],
-    output: Output,
-    sgd: SGD,
-    graphs: Graphs | None = None,
-) -> Trained:
-    """The state after one step of SGD for each row of batches.
+@dataclass(frozen=True)
+class Batches:
+    """The minibatches of a base training. x: (N, …), y: (N, C) its data; rows: (steps, B)."""
 
-    x: (N, …), y: (N, C) the training split; batches: (steps, B) row numbers into it. graphs: where
-    steps that can be recorded are kept.
-    """
+    x: Tensor
+    y: Tensor
+    rows: NDArray[np.int64]
+
+
+def train(
+    state: Trained, stack: Stack, losses: LossPopulation, phi: Tensor, batches: Batches,
+    output: Output, sgd: SGD,
+) -> Trained:  # fmt: skip
+    """The state after one step of SGD for each minibatch."""
     theta, velocity = state.theta.clone(), state.velocity.clone()
-    steps = state.steps + len(batches)
+    x, y, steps = batches.x, batches.y, state.steps + len(batches.rows)
     if losses.form(theta) == "fused" and (compiled := fused(stack, theta, x, y)):
-        compiled.train(theta, velocity, losses, phi, Table.of(x, y, batches), output, sgd)
+        compiled.train(theta, velocity, losses, phi, Table.of(x, y, batches.rows), output, sgd)
         return Trained(theta, velocity, steps)
-    placed = torch.from_numpy(batches).to(x.device)
-    if graphs is not None and len(batches) and capturable(stack, losses, theta):
-        data = ((x[rows], y[rows]) for rows in placed)
-        learned = tensors_of(losses, phi)
-        return Trained(
-            *_replayed(graphs, stack, learned, (theta, velocity), data, output, sgd), steps
-        )
-    for step, rows in enumerate(placed, start=state.steps):
-        inputs, targets = x[rows], y[rows]
+    for step, rows in enumerate(torch.from_numpy(batches.rows).to(x.device), start=state.steps):
         stack.reseed(step)
-        raw, pullback = stack.pull(theta, inputs)
-        slope = losses.gradient(raw, targets, phi, output)
-        sgd.update_(theta, pullback(slope), velocity)
+        _step(stack, losses, phi, (theta, velocity), (x[rows], y[rows]), output, sgd)
     return Trained(theta, velocity, steps)
 
 
+def train_each(
+    states: Sequence[Trained], stack: Stack, losses: LossPopulation, phi: Tensor,
+    batches: Sequence[Batches], output: Output, sgd: SGD, graphs: Graphs | None,
+) -> list[Trained]:  # fmt: skip
+    """`train` from each state on minibatches of its own, as many for all.
+
+    graphs: where steps that can be recorded are kept: one step of all trainings, side by side.
+    """
+    alike = len({(each.x.shape[1:], each.rows.shape) for each in batches}) == 1
+    if graphs is not None and alike and batches[0].rows.size and capturable(stack, losses, phi):
+        return _replayed(states, stack, tensors_of(losses, phi), batches, output, sgd, graphs)
+    return [
+        train(state, stack, losses, phi, own, output, sgd)
+        for state, own in zip(states, batches, strict=True)
+    ]
+
+
+def _step(
+    stack: Stack, losses: LossPopulation | WalkedLosses, phi: Tensor, state: Tensors,
+    batch: Tensors, output: Output, sgd: SGD,
+) -> None:  # fmt: skip
+    """θ and the velocity change in place."""
+    (theta, velocity), (inputs, targets) = state, batch
+    raw, pullback = stack.pull(theta, inputs)
+    slope = losses.gradient(raw, targets, phi, output)
+    sgd.update_(theta, pullback(slope), velocity)
+
+
 def _replayed(
-    graphs: Graphs, stack: Stack, learned: Tensors, state: Tensors, data: Iterable[Tensors],
-    output: Output, sgd: SGD,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """θ and the velocity after a recorded step on each minibatch."""
+    states: Sequence[Trained], stack: Stack, learned: Tensors, batches: Sequence[Batches],
+    output: Output, sgd: SGD, graphs: Graphs,
+) -> list[Trained]:  # fmt: skip
+    """The states after a recorded step of all trainings on each of their minibatches."""
+    count = len(states)
 
     def step(batch: Tensors, staying: Tensors) -> tuple[Tensor, ...]:
-        theta, velocity, *rest = staying
-        losses = WalkedLosses.of(rest)
-        raw, pullback = stack.pull(theta, batch[0])
-        slope = losses.gradient(raw, batch[1], losses.phi, output)
-        sgd.update_(theta, pullback(slope), velocity)
-        return theta, velocity
+        losses = WalkedLosses.of(staying[2 * count :])
 
+        def one(n: int) -> None:
+            own, seen = staying[2 * n : 2 * n + 2], (batch[0][n], batch[1][n])
+            _step(stack, losses, losses.phi, own, seen, output, sgd)
+
+        side_by_side(one, range(count))
+        return tuple(staying[: 2 * count])
+
+    begun = [tensor for each in states for tensor in (each.theta, each.velocity)]
     captured = None
-    for batch in data:
-        captured = captured or graphs.begun(("train", output, sgd), step, batch, (*state, *learned))
+    for batch in _gathered(batches):
+        what = "train", count, output, sgd
+        captured = captured or graphs.begun(what, step, batch, (*begun, *learned))
         captured(batch)
     assert captured is not None  # there is at least one minibatch
-    theta, velocity = captured.results
-    return theta.clone(), velocity.clone()
+    ends = [each.clone() for each in captured.results]
+    done = states[0].steps + len(batches[0].rows)
+    return [Trained(*own, done) for own in zip(ends[::2], ends[1::2], strict=True)]
+
+
+def _gathered(batches: Sequence[Batches]) -> Iterator[tuple[Tensor, Tensor]]:
+    """(T, B, …) inputs and (T, B, C) targets of T trainings, step by step."""
+    first = batches[0]
+    numbers = len(batches) * first.rows.shape[1] * (first.x[0].numel() + first.y[0].numel())
+    size = max(1, _GATHERED_BYTES // (first.x.element_size() * numbers))
+    for begin in range(0, len(first.rows), size):
+        places = [
+            torch.from_numpy(each.rows[begin : begin + size]).to(first.x.device) for each in batches
+        ]
+        pairs = list(zip(batches, places, strict=True))
+        inputs = torch.stack([each.x[rows] for each, rows in pairs], dim=1)
+        targets = torch.stack([each.y[rows] for each, rows in pairs], dim=1)
+        yield from zip(inputs, targets, strict=True)
 
 
 def calibration(x: Tensor, batches: NDArray[np.int64]) -> list[Tensor]:

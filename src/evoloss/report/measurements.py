@@ -19,7 +19,7 @@ from evoloss.discovery.randomness import Purpose, stream
 from evoloss.discovery.workbench import Trial, Workbench
 from evoloss.engine.loss_population import LossPopulation
 from evoloss.engine.optimisers import SGD
-from evoloss.engine.training import Trained, calibration, predict, train
+from evoloss.engine.training import Batches, Trained, calibration, predict, train
 from evoloss.lang.expr import Expr
 from evoloss.tasks.task import Data
 
@@ -193,9 +193,8 @@ class Measurements:
         for rows, population, sgd in self._stacks:
             found = train(
                 state.select(rows), self.bench.stack, population,
-                population.initial_phi(data.x.device), data.x, data.y, batches,
-                self.bench.task.output,
-                replace(sgd, lr=factor * sgd.lr),
+                population.initial_phi(data.x.device), Batches(data.x, data.y, batches),
+                self.bench.task.output, replace(sgd, lr=factor * sgd.lr),
             )  # fmt: skip
             theta[rows], velocity[rows] = found.theta, found.velocity
         return Trained(theta, velocity, end)
