@@ -37,8 +37,8 @@ class Mirror(Crew):
 
     deadly = ()
 
-    def __init__(self, recipe, workers, shard, limits=None):
-        super().__init__(shard, limits)
+    def __init__(self, recipe, workers, shard, limits=None, journal=None):
+        super().__init__(shard, limits, journal)
         self.workers = workers
         made = sent({"arguments": recipe.arguments, "data": dict(recipe.data)})
         for each in made["data"].values():

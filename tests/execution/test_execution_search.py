@@ -25,7 +25,7 @@ from evoloss.discovery.supervised import Supervised
 from evoloss.discovery.trainings import Trainings
 from evoloss.discovery.workbench import Workbench
 from evoloss.errors import UserError
-from evoloss.execution import crew
+from evoloss.execution import crew, journal
 from evoloss.execution import staff as staff_module
 from evoloss.execution.crew import Limits
 from evoloss.execution.in_process import InProcess
@@ -254,7 +254,9 @@ DRIVER = """
 import sys
 from pathlib import Path
 from evoloss.discovery.search import resume, search
+from evoloss.execution import journal
 from test_execution_search import SETTINGS
+journal.WORTH = 0.0
 def told(progress):
     print(progress.stage, flush=True)
 out, workers, generations = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -285,6 +287,30 @@ def test_a_killed_driver_goes_on_with_another_number_of_workers(tmp_path):
         assert driver.returncode == (-signal.SIGKILL if attempt < KILLS else 0)
     with Store.open(out, write=False) as store:
         assert store.candidates() == in_shards(generations)
+
+
+def test_broken_off_within_a_generation_no_shard_is_done_twice(tmp_path, sharded, monkeypatch):
+    monkeypatch.setattr(journal, "WORTH", 0.0)
+    do, done = Trainings.do, []
+
+    def breaking(self, call, items, common, tick):
+        if len(done) == 9:
+            done.append(None)
+            raise Stop
+        answers = do(self, call, items, common, tick)
+        done.append((call, [each["loss"] for each in items], common.get("end")))
+        return answers
+
+    monkeypatch.setattr(Trainings, "do", breaking)
+    with pytest.raises(Stop):
+        search("loadable:convolution", out=tmp_path, **SETTINGS)
+    kept = list((tmp_path / journal.FOLDER).iterdir())
+    assert kept
+    assert outcome(resume(tmp_path)) == sharded
+    assert not (tmp_path / journal.FOLDER).exists()
+    broken_off = done.index(None)
+    resumed = done[broken_off + 1 :]
+    assert all(each not in resumed for each in done[broken_off - len(kept) : broken_off])
 
 
 @pytest.mark.slow
@@ -330,7 +356,7 @@ def test_a_shard_is_worked_on_by_the_gpu_that_is_set_aside_for_it(monkeypatch):
     """Whatever this process has; a worker that is promised one says if there is none."""
     recipes = []
 
-    def cluster(recipe, address, shard, limits, gpus):
+    def cluster(recipe, address, shard, limits, gpus, journal):
         recipes.append((recipe.arguments["settings"]["device"], gpus))
         return Mirror(recipe, 1, shard, limits)
 

@@ -182,8 +182,10 @@ def test_answers_that_are_lost_with_their_node_are_found_again(cluster, monkeypa
 
     monkeypatch.setattr(ray, "get", get)
     cluster.add()
+    begun = time.monotonic()
     with crew() as made:
-        found = made.run("ballast", items(8), {}, silent)
+        while not lost and time.monotonic() < begun + 60:  # until the new node has a process
+            found = made.run("ballast", items(8), {}, silent)
     assert lost
     assert raised
     assert [each.shape for each in found] == [(2**15,)] * 8

@@ -14,6 +14,7 @@ from cramped import cramp
 from evoloss.discovery.candidate import Fate
 from evoloss.discovery.randomness import Purpose
 from evoloss.errors import NothingTrained, UserError
+from evoloss.execution import journal
 from evoloss.execution.executor import Fault
 from evoloss.execution.in_process import InProcess
 from evoloss.lang import zoo
@@ -146,6 +147,34 @@ def test_broken_off_and_resumed_it_has_the_same_history(problem, whole, tmp_path
     assert again.best == whole.best
     finished, _ = resume(tmp_path / "run")
     assert finished.best == whole.best
+
+
+def test_broken_off_within_a_generation_no_shard_is_done_twice(
+    problem, whole, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(journal, "WORTH", 0.0)
+    do, done = Trainings.do, []
+
+    def breaking(self, call, items, common, tick):
+        if len(done) == 3:
+            done.append(None)
+            raise Broken
+        answers = do(self, call, items, common, tick)
+        done.append((call, [each.get("entry", each) for each in items], common["end"]))
+        return answers
+
+    monkeypatch.setattr(Trainings, "do", breaking)
+    with pytest.raises(Broken):
+        search(problem, out=tmp_path / "run", **SETTINGS)
+    kept = list((tmp_path / "run" / journal.FOLDER).iterdir())
+    assert kept
+    again, _ = resume(tmp_path / "run")
+    assert again.history == whole.history
+    assert again.best == whole.best
+    assert not (tmp_path / "run" / journal.FOLDER).exists()
+    broken_off = done.index(None)
+    resumed = done[broken_off + 1 :]
+    assert all(each not in resumed for each in done[broken_off - len(kept) : broken_off])
 
 
 def searching(problem, run, moments):

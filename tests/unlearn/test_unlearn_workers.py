@@ -336,7 +336,7 @@ def test_a_search_and_its_resumption_load_the_model_where_they_are_told(
 def test_a_worker_that_is_promised_a_gpu_says_if_there_is_none(problem, mirror, monkeypatch):
     asked = []
 
-    def cluster(recipe, address, shard, limits, gpus):
+    def cluster(recipe, address, shard, limits, gpus, journal):
         asked.append(gpus)
         return Mirror(recipe, 1, shard, limits)
 

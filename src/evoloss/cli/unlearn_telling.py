@@ -95,6 +95,7 @@ def compare(
     candidate: the id of another loss than the run's best, of which only the adapter is kept.
     """
     from evoloss import unlearn_tables
+    from evoloss.execution.journal import FOLDER, Journal
     from evoloss.execution.staff import Staff
     from evoloss.store import Store
     from evoloss.unlearn import finish
@@ -105,15 +106,18 @@ def compare(
     name = finish.ADAPTER if candidate is None else f"{finish.ADAPTER}-{candidate}"
     adapter = None if run is None else run / name
     with nullcontext() if kept is None else Store.open(kept, write=True) as store:
+        journal = None if kept is None else Journal(kept / FOLDER)
         with console.status("tuning the others") as status:
             record = finish.conclude(
                 bench, best, names, effort, seeds, adapter,
                 lambda what, share: status.update(f"{what} {share:.0%}"), Staff(**hired),
+                journal,
             )  # fmt: skip
         console.print(unlearn_tables.evaluation(record))
         console.print(unlearn_tables.samples(record))
-        if store is not None:
+        if store is not None and journal is not None:
             store.add_evaluation(record)
+            journal.clear()
     if candidate is not None and adapter is not None and adapter.exists():
         say(console, f"the adapter:   {shlex.quote(str(adapter))}, for peft")
 

@@ -16,6 +16,7 @@ from evoloss.compare.hand_written import Record, Tell
 from evoloss.compare.unlearning_plan import Cell, UnlearnPlan, comparable
 from evoloss.discovery.progress import Progress
 from evoloss.errors import NothingTrained, UserError, unknown
+from evoloss.execution.journal import FOLDER, Journal
 from evoloss.execution.staff import Staff
 from evoloss.runs import losses
 from evoloss.store import Store
@@ -148,12 +149,15 @@ def _conclude(
         return
     with Store.open(cells[0].directory, write=False) as store:
         bench = searching.reopened(store, problem, say, staff)
-    with executor(bench, staff, *bench.selecting, TESTING) as where, bench.sharing.applied():
+    journal = Journal(cells[0].directory / FOLDER)
+    phases = (*bench.selecting, TESTING)
+    with executor(bench, staff, *phases, journal=journal) as where, bench.sharing.applied():
         effort = _effort(plan, bench, cells)
         for name in untuned:
             say(f"{name}, seed {seed}: tuning in {counted(effort.trainings, 'training')} or more")
             kept[name] = hand_written.tune(bench, name, effort, tell, where)
             hand_written.keep(plan, problem, seed, kept)
+            journal.clear()
         contenders = [*hand_written.unevaluated(kept, retain), *map(_found, missing)]
         if not contenders:
             return
@@ -167,6 +171,7 @@ def _conclude(
         with Store.open(cell.directory, write=True) as store:
             own = _of_one(found, cell.proposer, kept)
             store.add_evaluation({**own, "comparison": _mark(cell, plan.eval_seeds)})
+    journal.clear()
 
 
 def _effort(plan: UnlearnPlan, bench: Bench, cells: Sequence[Cell]) -> Effort:

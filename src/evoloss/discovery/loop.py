@@ -18,6 +18,7 @@ from evoloss.discovery.randomness import Purpose, stream
 from evoloss.discovery.result import Budget, Result, found_losses
 from evoloss.discovery.stages import Generation
 from evoloss.errors import NothingTrained
+from evoloss.execution.journal import Journal
 from evoloss.propose.proposer import Individual
 from evoloss.store import Store
 from evoloss.wording import counted
@@ -40,13 +41,20 @@ def known_to_proposers(settings: LoopSettings, archive: Archive, **records: Any)
 
 
 class Run:
-    """One search at work: the arena, the archive, where it is stored and who watches."""
+    """One search at work: the arena, the archive, where it is stored and who watches.
 
-    def __init__(self, arena: Arena, store: Store | None, observer: Observer | None) -> None:
+    journal: where the arena's executor keeps what is not stored yet.
+    """
+
+    def __init__(
+        self, arena: Arena, store: Store | None, observer: Observer | None,
+        journal: Journal | None = None,
+    ) -> None:  # fmt: skip
         self.arena = arena
         self.settings = arena.settings
         self.store = store
         self.observer = observer
+        self.journal = journal
         history = None if store is None else store.history()
         self.archive = Archive(self.settings, arena.fingerprint, history)
         self.records: list[Mapping[str, Any]] = []
@@ -95,6 +103,7 @@ class Run:
         summaries = [self.archive.summary(each) for each in candidates]
         if self.store is not None:
             self.store.commit(self.generation, candidates, spent, self.records, summaries)
+            self._stored()
         self.archive.extend(candidates, summaries)
         self.refusals += [each for each in self.records if each.get("kind") == RECORD]
         for stage, seconds in spent.items():
@@ -102,6 +111,10 @@ class Run:
         self._tell(self.generation)
         self.generation += 1
         self._report("saved", 0.0)
+
+    def _stored(self) -> None:
+        if self.journal is not None:
+            self.journal.clear()
 
     def _save(self, record: Mapping[str, Any]) -> None:
         """Stores a record of the generation in work, whatever becomes of that."""
@@ -156,6 +169,7 @@ class Run:
             outcome = {**self._outcome(), "ended": None if ended is None else ended.to_json()}
             if self.store is not None:
                 self.store.finish(outcome)
+                self._stored()
         best, front = found_losses(outcome, self.archive.history, self.arena.output)
         return Result(
             best=best,

@@ -21,6 +21,7 @@ from evoloss.discovery.workers import check_workers, executor, usual_shard
 from evoloss.engine.device import resolved
 from evoloss.errors import UserError
 from evoloss.execution.crew import Limits
+from evoloss.execution.journal import FOLDER, Journal
 from evoloss.execution.staff import Staff
 from evoloss.store import Store
 from evoloss.tasks.registry import load_task
@@ -73,8 +74,7 @@ def search(
                  "higher_is_better": task.metric.higher_is_better,
                  "stacking": bench.stacking, "report": dict(report or {})}  # fmt: skip
         store = Store.create(Path(out), task=task.source, settings=chosen.to_json(), about=about)
-    with executor(bench, staff) as chosen_executor:
-        return Run(Supervised(bench, chosen_executor), store, observer).go()
+    return _go(bench, store, observer, staff)
 
 
 def resume(
@@ -104,8 +104,18 @@ def resume(
     except BaseException:
         store.close()
         raise
-    with executor(bench, staff) as chosen:
-        return Run(Supervised(bench, chosen), store, observer).go()
+    return _go(bench, store, observer, staff)
+
+
+def _go(bench: Workbench, store: Store | None, observer: Observer | None, staff: Staff) -> Result:
+    """What a run finds. It closes the store at its end; one that cannot begin closes it too."""
+    journal = None if store is None else Journal(store.directory / FOLDER)
+    try:
+        with executor(bench, staff, journal) as chosen:
+            return Run(Supervised(bench, chosen), store, observer, journal).go()
+    finally:
+        if store is not None:
+            store.close()
 
 
 def _reopened(

@@ -32,14 +32,14 @@ FITNESS, FINALISTS = "fitness", "finalists"
 class Trainings:
     """The `Workplace` of a workbench.
 
-    sent: whether answers go to another process. Within one, the state of a training is a tensor on
-    the device that it goes on with. together: how many losses fit into the device's memory; None
-    where that is not known to be less than what is asked for.
+    plain: whether answers are plain data, for other processes and for files; otherwise the state of
+    a training is a tensor on the device that it goes on with. together: how many losses fit into
+    the device's memory; None where that is not known to be less than what is asked for.
     """
 
-    def __init__(self, bench: Workbench, sent: bool = False) -> None:
+    def __init__(self, bench: Workbench, plain: bool = False) -> None:
         self.bench = bench
-        self.sent = sent
+        self.plain = plain
         self.together: int | None = None
 
     def do(
@@ -94,7 +94,7 @@ class Trainings:
         after, errors = advanced(bench, losses, chosen, states, begin, end)
         if last:
             return [{"errors": list(each)} for each in errors]
-        rows = [_sent(each) if self.sent else (each.theta, each.velocity) for each in after]
+        rows = [_plain(each) if self.plain else (each.theta, each.velocity) for each in after]
         return [
             {
                 "errors": list(each),
@@ -133,7 +133,7 @@ def _stacked(rows: Sequence[Any], which: int) -> Tensor:
     return torch.stack([torch.as_tensor(row[which]) for row in rows])
 
 
-def _sent(state: Trained) -> tuple[Plain, Plain]:
+def _plain(state: Trained) -> tuple[Plain, Plain]:
     return state.theta.cpu().numpy(), state.velocity.cpu().numpy()
 
 

@@ -20,6 +20,7 @@ from evoloss.discovery.workbench import Workbench
 from evoloss.engine.device import check_promised, resolved
 from evoloss.engine.stacking import stacked_densely
 from evoloss.execution.executor import Executor, Recipe, shards
+from evoloss.execution.journal import Journal
 from evoloss.execution.pool import usual_workers
 from evoloss.execution.shared_arrays import Arrays
 from evoloss.execution.staff import Staff
@@ -66,11 +67,18 @@ def workers_of(task: Task, settings: Settings) -> int | None:
     return usual_workers(cores(), len(shards(settings.population, settings.shard or SHARD)))
 
 
-def executor(bench: Workbench, staff: Staff) -> AbstractContextManager[Executor]:
-    """Where the work of a search on this bench is done; closed at the end."""
+def executor(
+    bench: Workbench, staff: Staff, journal: Journal | None = None
+) -> AbstractContextManager[Executor]:
+    """Where the work of a search on this bench is done; closed at the end.
+
+    journal: where answers are kept, None for nowhere.
+    """
+    plain = journal is not None and bench.device.type == "cpu"
     return staff.at_work(
-        lambda: Trainings(bench), lambda: _recipe(bench, staff), bench.settings.shard
-    )
+        lambda: Trainings(bench, plain), lambda: _recipe(bench, staff), bench.settings.shard,
+        journal=journal,
+    )  # fmt: skip
 
 
 def _recipe(bench: Workbench, staff: Staff) -> Recipe:
@@ -100,7 +108,7 @@ def trainings(
         nothing = Data(train.x[:0], train.y[:0])
         splits = replace(task.episodes, train=train, validation=validation, held_out_test=nothing)
         task = replace(task, episodes=splits)
-    return Trainings(Workbench(task, Settings.from_json(settings), stacking), sent=True)
+    return Trainings(Workbench(task, Settings.from_json(settings), stacking), plain=True)
 
 
 def _data(task: Task) -> dict[str, np.ndarray[Any, Any]]:

@@ -12,10 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from evoloss.errors import NoWorkers, UserError
 from evoloss.execution.attempts import Attempt, Attempts, CalledOff
 from evoloss.execution.executor import Fault, Plain, Tick, shards
+from evoloss.execution.journal import Journal, recalled
 
 _TRIES = 2
 """A shard that breaks so many workers is searched; a candidate that does so alone is to blame."""
@@ -67,10 +69,14 @@ class Limits:
 
 
 class Crew(ABC):
-    """An executor whose workers may die. shard: how many items are worked on together."""
+    """An executor whose workers may die. shard: how many items are worked on together. journal:
+    where their answers are kept until all are there, if anywhere."""
 
-    def __init__(self, shard: int | None, limits: Limits | None) -> None:
+    def __init__(
+        self, shard: int | None, limits: Limits | None, journal: Journal | None = None
+    ) -> None:
         self.shard = shard
+        self.journal = journal
         self.limits = limits or Limits()
         self.seconds = self.limits.seconds or SECONDS
 
@@ -107,7 +113,8 @@ class Crew(ABC):
 
             def work(attempt: Attempt) -> list[Plain | Fault]:
                 chosen = items[attempt.part.start : attempt.part.stop]
-                return self._shard(_Work(self, call, chosen, common, attempt))
+                shard = partial(self._shard, _Work(self, call, chosen, common, attempt))
+                return recalled(self.journal, call, chosen, common, shard)
 
             try:
                 for part, found in Attempts(threads, most, work, self.call_off).answered(parts):

@@ -11,6 +11,7 @@ from evoloss.errors import NoWorkers, UserError
 from evoloss.execution.attempts import Attempt
 from evoloss.execution.crew import Crew, Limits
 from evoloss.execution.executor import Plain, Recipe
+from evoloss.execution.journal import Journal
 from evoloss.execution.process import Worker
 from evoloss.execution.shared_arrays import share
 from evoloss.machine import memory_of_machine
@@ -28,9 +29,10 @@ class Pool(Crew):
     """
 
     def __init__(
-        self, recipe: Recipe, workers: int, shard: int | None, limits: Limits | None = None
-    ) -> None:
-        super().__init__(shard, limits)
+        self, recipe: Recipe, workers: int, shard: int | None, limits: Limits | None = None,
+        journal: Journal | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(shard, limits, journal)
         self.recipe = recipe
         self.workers = workers
         whole = int(0.9 * memory_of_machine())

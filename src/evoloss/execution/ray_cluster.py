@@ -20,6 +20,7 @@ from evoloss.errors import NoWorkers, UserError
 from evoloss.execution.attempts import Attempt, CalledOff
 from evoloss.execution.crew import Broken, Crew, Death, Killed, Limits, Slow, Stillborn
 from evoloss.execution.executor import Plain, Recipe
+from evoloss.execution.journal import Journal
 from evoloss.execution.process import Worker
 from evoloss.execution.shared_arrays import share
 from evoloss.machine import memory_of_machine
@@ -45,9 +46,9 @@ class RayCluster(Crew):
 
     def __init__(
         self, recipe: Recipe, address: str, shard: int | None, limits: Limits | None = None,
-        gpus: float = 0.0,
+        gpus: float = 0.0, journal: Journal | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(shard, limits)
+        super().__init__(shard, limits, journal)
         self.ray = _library()
         self._ours = _connected(self.ray, address)
         self._number = os.urandom(8).hex()

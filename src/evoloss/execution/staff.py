@@ -12,6 +12,7 @@ from evoloss.errors import UserError
 from evoloss.execution.crew import SECONDS, Crew, Limits
 from evoloss.execution.executor import Executor, Recipe, Workplace
 from evoloss.execution.in_process import InProcess
+from evoloss.execution.journal import Journal
 from evoloss.execution.pool import Pool
 from evoloss.wording import counted
 
@@ -74,28 +75,30 @@ class Staff:
     @contextmanager
     def at_work(
         self, here: Callable[[], Workplace], recipe: Callable[[], Recipe], shard: int | None,
-        seconds: float = SECONDS,
+        seconds: float = SECONDS, journal: Journal | None = None,
     ) -> Iterator[Executor]:  # fmt: skip
         """The executor, closed at the end. here: the workplace in this process; recipe: of others.
 
         shard: how many items are worked on together; None for all of them. seconds: what one may
-        take where the limits do not say it.
+        take where the limits do not say it. journal: where answers are kept, None for nowhere.
         """
         if not self.elsewhere:
-            yield InProcess(here(), shard)
+            yield InProcess(here(), shard, journal)
             return
-        crew = self._crew(recipe(), shard, seconds)
+        crew = self._crew(recipe(), shard, seconds, journal)
         try:
             yield crew
         finally:
             crew.close()
 
-    def _crew(self, recipe: Recipe, shard: int | None, seconds: float) -> Crew:
+    def _crew(
+        self, recipe: Recipe, shard: int | None, seconds: float, journal: Journal | None
+    ) -> Crew:
         limits = self.limits or Limits()
         count = self.workers if isinstance(self.workers, int) else 1
         limits = replace(limits, seconds=limits.seconds or seconds)
         if self.ray is None:
-            return Pool(recipe, count, shard, limits)
+            return Pool(recipe, count, shard, limits, journal)
         from evoloss.execution.ray_cluster import RayCluster
 
-        return RayCluster(recipe, self.ray, shard, limits, self.gpus_per_shard)
+        return RayCluster(recipe, self.ray, shard, limits, self.gpus_per_shard, journal)

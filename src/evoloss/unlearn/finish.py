@@ -10,6 +10,7 @@ from typing import Any
 
 from evoloss.discovery.result import FoundLoss
 from evoloss.errors import NoWorkers, UserError
+from evoloss.execution.journal import Journal
 from evoloss.execution.staff import Staff
 from evoloss.unlearn.adapters import save
 from evoloss.unlearn.bench import Bench
@@ -40,17 +41,20 @@ def conclude(
     adapter: Path | None,
     tell: Tell = lambda what, share: None,
     staff: Staff | None = None,
+    journal: Journal | None = None,
 ) -> dict[str, Any]:
     """Evaluates the found loss beside hand-written ones, and saves its adapter.
 
     against: names of known losses and methods, each tuned with `effort` first; one that
     breaks down in all trainings is left out, and said so. adapter: the folder for it, or None.
-    staff: who trains, None: this process.
+    staff: who trains, None: this process. journal: where what takes long is kept, to be cleared by
+    who has stored the record; None for nowhere.
     Returns the record of the evaluation, as plain data.
     """
     contenders = [found_contender(found, bench.settings.lr)]
     phases = (*bench.selecting, TESTING)
-    with executor(bench, staff or Staff(), *phases) as where, bench.sharing.applied():
+    staff = staff or Staff()
+    with executor(bench, staff, *phases, journal=journal) as where, bench.sharing.applied():
         for name in against:
             try:
                 best = tuned(bench, name, effort, partial(tell, f"tuning {name}"), where)

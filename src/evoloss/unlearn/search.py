@@ -13,6 +13,7 @@ from evoloss.discovery.progress import Observer
 from evoloss.discovery.result import Result
 from evoloss.errors import UserError
 from evoloss.execution.crew import Limits
+from evoloss.execution.journal import FOLDER, Journal
 from evoloss.execution.staff import Staff, Workers
 from evoloss.lang.text import to_text
 from evoloss.store import Store
@@ -124,10 +125,11 @@ def resume(
 
 def _go(arena: Unlearning, store: Store | None, observer: Observer | None, staff: Staff) -> Result:
     """What a run finds. It closes the store at its end; one that cannot begin closes it too."""
+    journal = None if store is None else Journal(store.directory / FOLDER)
     try:
-        with executor(arena.bench, staff) as chosen:
+        with executor(arena.bench, staff, journal=journal) as chosen:
             arena.executor = chosen
-            return Run(arena, store, observer).go()
+            return Run(arena, store, observer, journal).go()
     finally:
         if store is not None:
             store.close()

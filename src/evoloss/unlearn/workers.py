@@ -16,6 +16,7 @@ import numpy as np
 
 from evoloss.engine.device import check_promised, resolved
 from evoloss.execution.executor import Executor, Recipe
+from evoloss.execution.journal import Journal
 from evoloss.execution.shared_arrays import Arrays
 from evoloss.execution.staff import Staff
 from evoloss.execution.tensors import tensor
@@ -55,17 +56,20 @@ def own_device(staff: Staff, settings: UnlearnSettings) -> str:
     return resolved("auto") if staff.gpus_per_shard else "cpu"
 
 
-def executor(bench: Bench, staff: Staff, *phases: str) -> AbstractContextManager[Executor]:
+def executor(
+    bench: Bench, staff: Staff, *phases: str, journal: Journal | None = None
+) -> AbstractContextManager[Executor]:
     """Where the work on some phases of this bench is done; closed at the end.
 
     As many workers as usual are as many as the bench is shared by, and none for data in memory.
 
-    phases: their names; without any, all that a search works on.
+    phases: their names; without any, all that a search works on. journal: where answers are kept,
+    None for nowhere.
     """
     usable = bench.problem.source is not None and bench.language.device.type == "cpu"
     return staff.settled(bench.sharing.workers if usable else None).at_work(
         lambda: Trainings(bench), lambda: _recipe(bench, staff, phases or bench.selecting),
-        bench.settings.shard, _SECONDS,
+        bench.settings.shard, _SECONDS, journal,
     )  # fmt: skip
 
 
