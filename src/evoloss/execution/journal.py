@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +21,8 @@ FOLDER = "unfinished"
 """Of a run, where its journal is."""
 WORTH = 2.0
 """Seconds of work from which on answers are kept: what is done sooner is soon done again."""
+_MOST = 4 << 30
+"""Bytes that are kept at most: several hundred adapters of a small language model."""
 _SPARED = 1 << 30
 """Bytes of the disk that are left to the store and to others."""
 _DIGEST = hashlib.sha256().digest_size
@@ -36,8 +38,9 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._there = {each.name for each in folder.glob("*")}
-        self._empty = not self._there
+        sizes = {each.name: each.stat().st_size for each in folder.glob("*")}
+        self._there = set(sizes)
+        self._bytes = sum(sizes.values())
 
     def through(
         self, call: str, items: Sequence[Plain], common: Mapping[str, Plain],
@@ -61,10 +64,10 @@ class Journal:
 
     def clear(self) -> None:
         """Forgets all: the store has what came of it."""
-        if not self._empty:
+        if self._bytes:
             self._there.clear()
+            self._bytes = 0
             shutil.rmtree(self.folder, ignore_errors=True)
-            self._empty = True
 
     def _kept(self, asked: Plain) -> list[Plain | Fault] | None:
         """None if there are none, or their file is damaged."""
@@ -83,13 +86,16 @@ class Journal:
 
     def _keep(self, asked: Plain, answers: list[Plain | Fault]) -> None:
         content = b"".join(len(each).to_bytes(8) + each for each in packed(answers))
-        self._empty = False
-        self.folder.mkdir(exist_ok=True)
-        if shutil.disk_usage(self.folder).free < len(content) + _SPARED:
+        if self._bytes + len(content) > _MOST:
             return
-        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
-            file.write(hashlib.sha256(content).digest() + content)
-        Path(file.name).replace(self.folder / _name(asked))
+        if shutil.disk_usage(self.folder.parent).free < len(content) + _SPARED:
+            return
+        self._bytes += len(content)
+        self.folder.mkdir(exist_ok=True)
+        file = self.folder / _name(asked)
+        partial = file.with_suffix(f".{threading.get_ident()}")  # two may have been asked the same
+        partial.write_bytes(hashlib.sha256(content).digest() + content)
+        partial.replace(file)
 
 
 def recalled(
