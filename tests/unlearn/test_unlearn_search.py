@@ -149,25 +149,27 @@ def test_broken_off_and_resumed_it_has_the_same_history(problem, whole, tmp_path
     assert finished.best == whole.best
 
 
-def test_broken_off_within_a_generation_no_shard_is_done_twice(
-    problem, whole, tmp_path, monkeypatch
-):
+def test_broken_off_within_a_generation_no_shard_is_done_twice(problem, tmp_path, monkeypatch):
+    settings = {**SETTINGS, "shard": 2, "together": 2}
+    whole, _ = search(problem, **settings)
     monkeypatch.setattr(journal, "WORTH", 0.0)
     do, done = Trainings.do, []
 
     def breaking(self, call, items, common, tick):
-        if len(done) == 3:
+        # When some have gone on from the states that others answered with.
+        if sum(each[1] for each in done if each) == 2 and None not in done:
             done.append(None)
             raise Broken
         answers = do(self, call, items, common, tick)
-        done.append((call, [each.get("entry", each) for each in items], common["end"]))
+        entries = [each.get("entry", each) for each in items]
+        done.append((entries, items[0]["state"] is not None, common["end"]))
         return answers
 
     monkeypatch.setattr(Trainings, "do", breaking)
     with pytest.raises(Broken):
-        search(problem, out=tmp_path / "run", **SETTINGS)
+        search(problem, out=tmp_path / "run", **settings)
     kept = list((tmp_path / "run" / journal.FOLDER).iterdir())
-    assert kept
+    assert len(kept) > 4
     again, _ = resume(tmp_path / "run")
     assert again.history == whole.history
     assert again.best == whole.best
