@@ -122,7 +122,7 @@ def races_of(bench: Workbench, history: Sequence[Candidate]) -> list[Race]:
         if entered:
             errors = whole(bench, entered)
             settings = bench.settings
-            racing = not settings.asynchronous or earlier(found, settings.population)
+            racing = settings.waits or earlier(found, settings.population)
             found.append(Race(errors, replayed(errors, racing)))
             done = [at for at, each in enumerate(entered) if each.fate is Fate.SCORED]
             if done != found[-1].finished:

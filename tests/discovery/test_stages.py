@@ -362,6 +362,14 @@ def test_marks_are_what_the_better_half_reached_where_enough_came():
     assert fitness(bench_of(), GOOD[:2], bench_of().fitness_trials, (math.inf,) * 2)[1].finished
 
 
+@pytest.mark.parametrize(
+    ("population", "asynchronous", "waits"),
+    [(255, None, True), (256, None, False), (256, False, True), (2, True, False)],
+)
+def test_who_waits_in_a_race_depends_on_the_size_of_a_generation(population, asynchronous, waits):
+    assert preset("fast", population=population, asynchronous=asynchronous).waits == waits
+
+
 def test_an_asynchronous_race_is_against_earlier_generations():
     bench = bench_of(fitness_steps=20, local_search="none", asynchronous=True)
     archive = archive_for(bench)

@@ -13,6 +13,8 @@ from evoloss.errors import UserError, unknown
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 ENDLESS = 1_000_000
 """Generations of a search that another budget is to end."""
+MANY = 256
+"""Losses in a generation that keep 64 workers or more busy, in shards of four at most."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class LoopSettings:
     equivalence: take over the result of a loss with the same gradients.
     canonical: whether duplicates are found by canonical form or only by equal text.
     racing: train all to a part of the steps, then only the better half, and so on.
-    asynchronous: the half is that of earlier generations, so that no candidate waits for others.
+    asynchronous: the half is that of earlier generations, so that no candidate waits for others;
+        None: where a generation has work for many workers.
     seeded: whether the first generation holds the usual loss, so that a search has at least that
         to tune and to cross.
     finalists: the best so many are scored again at the end and the best mean wins; 0 for none.
@@ -51,7 +54,7 @@ class LoopSettings:
     equivalence: bool = True
     canonical: bool = True
     racing: bool = True
-    asynchronous: bool = False
+    asynchronous: bool | None = None
     seeded: bool = True
     finalists: int = 10
     max_candidates: int | None = None
@@ -59,6 +62,14 @@ class LoopSettings:
     max_seconds: float | None = None
     max_tokens: int | None = None
     max_cost: float | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether candidates wait for each other at the rungs of a race.
+
+        By the size of a generation and not by the workers there are: on these no history depends.
+        """
+        return self.population < MANY if self.asynchronous is None else not self.asynchronous
 
     def check_budgets(self, asks_a_language_model: bool) -> None:
         """Raises UserError for budgets that allow nothing, or that nothing can use up."""

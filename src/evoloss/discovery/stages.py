@@ -151,10 +151,10 @@ class Generation:
             return
         settings = self.arena.settings
         candidates = [self.candidates[index] for index in self.pending]
-        racing = self._marks() if settings.racing and settings.asynchronous else settings.racing
+        racing = settings.racing if settings.waits or not settings.racing else self._marks()
         found = self.arena.score(candidates, racing, lambda share: self.report("training", share))
         for index, outcome in zip(list(self.pending), found, strict=True):
-            passed = {_RUNGS: list(outcome.rungs)} if settings.asynchronous else {}
+            passed = {} if settings.waits else {_RUNGS: list(outcome.rungs)}
             changes = {
                 "error": outcome.error,
                 "steps": self.candidates[index].steps + outcome.steps,
