@@ -115,8 +115,9 @@ def compare(
             )  # fmt: skip
         console.print(unlearn_tables.evaluation(record))
         console.print(unlearn_tables.samples(record))
-        if store is not None and journal is not None:
+        if store is not None:
             store.add_evaluation(record)
+        if journal is not None:
             journal.clear()
     if candidate is not None and adapter is not None and adapter.exists():
         say(console, f"the adapter:   {shlex.quote(str(adapter))}, for peft")

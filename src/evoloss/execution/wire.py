@@ -1,4 +1,4 @@
-"""Plain data over a connection: JSON, and the bytes of its arrays after it. No code, no pickle.
+"""Plain data as bytes, to send or to keep: JSON, and that of its arrays. No code, no pickle.
 
 Numbers arrive bit for bit: JSON writes floats so that they read back exactly.
 """
